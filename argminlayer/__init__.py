@@ -1,0 +1,70 @@
+"""Optimization problems as differentiable layers: any argmin, any solver, one certified KKT gradient."""
+
+from ._argmin import argmin, attach, certify, solve
+from ._backward import KKT, AbstractBackward
+from ._bound import BoundProblem
+from ._check import CheckReport, CheckResult, check
+from ._errors import (
+    ArgminError,
+    ExperimentError,
+    NotDifferentiable,
+    PluginError,
+    ProblemError,
+    SignatureError,
+    SolveFailed,
+    SolverError,
+)
+from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
+from ._layer import ArgminLayer, set_solver
+from ._problem import Problem, Structure, least_squares
+from ._select import Explanation, explain, use_solver
+from ._solution import Certificate, Multipliers, PointKind, Solution, Status
+from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
+from .hookspecs import hookimpl
+
+__all__ = [
+    "KKT",
+    "AbstractBackward",
+    "AbstractExperiment",
+    "AbstractSolver",
+    "ArgminError",
+    "ArgminLayer",
+    "Availability",
+    "BoundProblem",
+    "Candidate",
+    "Capabilities",
+    "Certificate",
+    "CheckReport",
+    "CheckResult",
+    "ExperimentError",
+    "Explanation",
+    "Multipliers",
+    "NotDifferentiable",
+    "PluginError",
+    "Point",
+    "PointKind",
+    "Problem",
+    "ProblemError",
+    "Progress",
+    "Result",
+    "SignatureError",
+    "SilentProgress",
+    "Solution",
+    "SolveFailed",
+    "SolverError",
+    "Status",
+    "Structure",
+    "Table",
+    "argmin",
+    "attach",
+    "certify",
+    "check",
+    "explain",
+    "hookimpl",
+    "least_squares",
+    "set_solver",
+    "solve",
+    "solve_each",
+    "stack_points",
+    "use_solver",
+]

@@ -1,0 +1,233 @@
+"""A problem bound to its parameters: the batch, flat variables, and the derivative oracle that solvers ask."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._errors import ProblemError
+from ._functions import Functions, grad, lagrangian_gradient, lagrangian_hessian, value_and_rows
+from ._layout import Layout
+from ._probe import maps, probe
+from ._problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class BoundProblem:
+    """A problem with its parameters: what a solver is given, and what the certificate measures.
+
+    All methods work on flat variables ``z`` of shape (batch, n) in float64 and return detached tensors; ``batch`` is
+    the flattened batch. Signs are those of the minimisation: the objective is negated when the problem maximises.
+
+    Attributes:
+        problem: the problem, for its constraint kinds and structure.
+        layout: shapes, batch, dtype and device.
+        functions: objective and constraints as batched functions that autograd differentiates.
+        parameters: prepared and detached, (batch, *core), or (*core) where ``layout.shared`` says so.
+        lower: (batch, n), ``-inf`` where there is no bound.
+        upper: (batch, n), ``inf`` where there is no bound.
+        equalities: number of equality constraints of an instance, p.
+        inequalities: number of inequality constraints of an instance, q.
+    """
+
+    problem: Problem
+    layout: Layout
+    functions: Functions
+    parameters: tuple[Tensor, ...]
+    lower: Tensor
+    upper: Tensor
+    equalities: int
+    inequalities: int
+
+    @property
+    def batch(self) -> int:
+        """Number of instances."""
+        return self.layout.batch
+
+    @property
+    def size(self) -> int:
+        """Number of variables of one instance, n."""
+        return self.layout.size
+
+    def select(self, index: Tensor) -> "BoundProblem":
+        """Return the problem of the instances in ``index``, a vector of positions in the flattened batch."""
+        layout = replace(self.layout, batch_shape=torch.Size([len(index)]))
+        functions = Functions(self.problem, layout)
+        functions.mapped = self.functions.mapped and len(index) > 1
+        parameters = tuple(
+            p if shared else p[index] for p, shared in zip(self.parameters, self.layout.shared, strict=True)
+        )
+        return replace(
+            self,
+            layout=layout,
+            functions=functions,
+            parameters=parameters,
+            lower=self.lower[index],
+            upper=self.upper[index],
+        )
+
+    def objective(self, z: Tensor) -> Tensor:
+        """Return the objective, (batch,)."""
+        with torch.no_grad():
+            return self.functions.objective(z, self.parameters)
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the objective (batch,) and its gradient (batch, n)."""
+        return value_and_rows(self.functions.objective, z, self.parameters)
+
+    def equality(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the equality constraints (batch, p) and their Jacobian (batch, p, n)."""
+        return value_and_rows(self.functions.equality, z, self.parameters)
+
+    def inequality(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inequality constraints (batch, q) and their Jacobian (batch, q, n)."""
+        return value_and_rows(self.functions.inequality, z, self.parameters)
+
+    def derivative(self, function: Callable[..., Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (batch, r) of a function ``(u, *x) -> tensor`` of one instance, and their Jacobian."""
+        return value_and_rows(functools.partial(self.functions.values, function), z, self.parameters)
+
+    def hessian(self, z: Tensor, nu: Tensor, lam: Tensor) -> Tensor:
+        """Return the Hessian of the Lagrangian, (batch, n, n)."""
+        return lagrangian_hessian(self.functions, z, nu, lam, self.parameters).detach()
+
+    def hessian_product(self, z: Tensor, nu: Tensor, lam: Tensor, v: Tensor) -> Tensor:
+        """Return the Hessian of the Lagrangian times ``v`` (batch, n), without forming it."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            slope = lagrangian_gradient(self.functions, z, nu, lam, self.parameters)
+            (product,) = grad(slope, z, v)
+        return product.detach()
+
+
+def bind(problem: Problem, parameters: Sequence[Any]) -> tuple[BoundProblem, tuple[Tensor, ...]]:
+    """Bind parameters to a problem after checking both.
+
+    Args:
+        problem: the problem.
+        parameters: tensors with the signature's core dimensions and any leading dimensions that broadcast; numbers
+            and arrays become tensors in the dtype of the others.
+
+    Returns:
+        The bound problem, and the parameters as the tensors that gradients go to.
+
+    Raises:
+        SignatureError: shapes do not fit the signature.
+        ProblemError: mixed dtypes or devices, or functions that break their contract.
+    """
+    tensors = _as_tensors(parameters, problem.parameter_names)
+    sizes, batch_shape = problem.signature.match(tensors, problem.parameter_names)
+    core_ndims = tuple(map(len, problem.signature.inputs))
+    floating = [t for t in tensors if t.is_floating_point()]
+    layout = Layout(
+        batch_shape=batch_shape,
+        shapes=(),
+        core_ndims=core_ndims,
+        shared=tuple(t.shape[: t.ndim - k].numel() == 1 for t, k in zip(tensors, core_ndims, strict=True)),
+        dtype=floating[0].dtype if floating else torch.get_default_dtype(),
+        device=tensors[0].device if tensors else torch.get_default_device(),
+    )
+    prepared = tuple(p.detach() for p in layout.prepare(tensors))
+    layout = replace(layout, shapes=_variable_shapes(problem, sizes, layout, prepared))
+    functions = Functions(problem, layout)
+    equalities, inequalities = probe(functions, _first(layout, prepared))
+    if functions.mapped:
+        functions.mapped = maps(functions, prepared)
+    with torch.no_grad():
+        lower, upper = functions.bound("lower", prepared), functions.bound("upper", prepared)
+    return BoundProblem(problem, layout, functions, prepared, lower, upper, equalities, inequalities), tensors
+
+
+def _first(layout: Layout, prepared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the parameters of the first instance, of a made-up one when the batch is empty."""
+    return tuple(
+        p if shared else p[0] if layout.batch else p.new_ones(p.shape[1:])
+        for p, shared in zip(prepared, layout.shared, strict=True)
+    )
+
+
+def _as_tensors(parameters: Sequence[Any], names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    given = [p for p in parameters if isinstance(p, Tensor)]
+    labels = names if len(names) == len(parameters) else tuple(map(str, range(len(parameters))))
+    floating = [p for p in given if p.is_floating_point()]
+    dtype = floating[0].dtype if floating else torch.get_default_dtype()
+    device = given[0].device if given else None
+    tensors = tuple(p if isinstance(p, Tensor) else torch.as_tensor(p, device=device) for p in parameters)
+    tensors = tuple(
+        t if isinstance(p, Tensor) or not t.is_floating_point() else t.to(dtype)
+        for p, t in zip(parameters, tensors, strict=True)
+    )
+    for kind, values in (
+        ("dtypes", [t.dtype for t in tensors if t.is_floating_point()]),
+        ("devices", [t.device for t in tensors]),
+    ):
+        if len(set(values)) > 1:
+            listing = ", ".join(
+                f"{label}: {t.dtype if kind == 'dtypes' else t.device}"
+                for label, t in zip(labels, tensors, strict=True)
+            )
+            raise ProblemError(
+                f"the parameters have different {kind} ({listing}); convert them with `.to(...)` so that all agree"
+            )
+    for label, tensor in zip(labels, tensors, strict=True):
+        if tensor.is_complex():
+            raise ProblemError(f"parameter {label} is complex; pass its real and imaginary parts (torch.view_as_real)")
+    return tensors
+
+
+def _variable_shapes(
+    problem: Problem, sizes: dict[str, int], layout: Layout, prepared: tuple[Tensor, ...]
+) -> tuple[torch.Size, ...]:
+    known = problem.signature.variable_shapes(sizes)
+    if all(shape is not None for shape in known):
+        return tuple(shape for shape in known if shape is not None)
+    start = problem.start[0] if isinstance(problem.start, list) and problem.start else problem.start
+    if callable(start):
+        start = start(*_first(layout, prepared))
+    given = start if isinstance(start, tuple) else (start,)
+    shapes = []
+    for index, (shape, dims) in enumerate(zip(known, problem.signature.outputs, strict=True)):
+        if shape is not None:
+            shapes.append(shape)
+        elif index < len(given) and isinstance(given[index], Tensor) and given[index].ndim >= len(dims):
+            shapes.append(given[index].shape[given[index].ndim - len(dims) :])
+        else:
+            unknown = [d for d in dims if isinstance(d, str) and d not in sizes]
+            raise ProblemError(
+                f"no parameter has the dimension {unknown[0]!r} of variable {index} in the signature "
+                f"{problem.signature}: write its size as an integer, or pass a `start` of the right shape"
+            )
+    return tuple(shapes)
+
+
+def non_finite(bound: BoundProblem) -> tuple[Tensor, str | None]:
+    """Return which instances have only finite parameters, (batch,), and a sentence on the first that has not."""
+    layout = bound.layout
+    finite = torch.ones(layout.batch, dtype=torch.bool, device=layout.device)
+    message = None
+    for name, parameter, shared in zip(bound.problem.parameter_names, bound.parameters, layout.shared, strict=True):
+        if not parameter.is_floating_point() or bool(parameter.isfinite().all()):
+            continue
+        bad = ~parameter.isfinite()
+        finite &= ~(bad.any() if shared else bad.flatten(1).any(1))
+        if message is None:
+            message = _name_non_finite(name, parameter, bad, shared, layout)
+    return finite, message
+
+
+def _name_non_finite(name: str, parameter: Tensor, bad: Tensor, shared: bool, layout: Layout) -> str:
+    where = bad.nonzero()[0].tolist()
+    value = parameter[tuple(where)].item()
+    core, flat = (where, None) if shared else (where[1:], where[0])
+    index = (
+        tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), layout.batch_shape)) if flat is not None else ()
+    )
+    place = f"batch index {index}" if index else "every instance (it is shared)"
+    entry = f", entry {tuple(core)}" if core else ""
+    return (
+        f"parameter {name} is not finite: {value} at {place}{entry}; clean the inputs, or pass `throw=False` to lose "
+        "only the instances concerned"
+    )

@@ -1,0 +1,279 @@
+"""Judging a point: scaled KKT residuals, the active set with its margin, the second-order check, and refinement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._bound import BoundProblem
+from ._kkt import ActiveSet, KKTSystem
+from ._linear import SINGULAR
+from ._multipliers import recover_multipliers
+from ._solution import Certificate, PointKind, Status
+
+FLOOR = 1e-4
+"""Forces below this are measured absolutely: a gradient of 1e-10 is zero whatever the scale of the problem."""
+CONVERGED = 1e-12
+"""A point whose estimated error is below this is not refined any further."""
+REACH = 1e-2
+"""Refinement that would move a point further than this, over ``1 + |u|``, is no refinement and is not done."""
+NEAR = 100.0
+"""A regular point may be this many tolerances away from the solution, by the length of a Newton step."""
+ROUNDS = 4
+"""Newton steps of a refinement, at most."""
+
+
+@dataclass(frozen=True)
+class KKTPoint:
+    """A point with multipliers, its KKT system and what was measured there. All tensors have a leading batch.
+
+    Attributes:
+        z: variables, (batch, n).
+        nu: multipliers of the equalities, (batch, p).
+        lam: multipliers of the inequalities, zero where inactive, (batch, q).
+        zeta: ``z_lo - z_up``, zero where no bound is active, (batch, n).
+        system: the KKT system of the active constraints.
+        step: Newton step of (z, nu, lam) on the KKT conditions.
+        certificate: the residuals.
+    """
+
+    z: Tensor
+    nu: Tensor
+    lam: Tensor
+    zeta: Tensor
+    system: KKTSystem
+    step: tuple[Tensor, Tensor, Tensor]
+    certificate: Certificate
+
+    @property
+    def residual(self) -> Tensor:
+        """Return the largest scaled residual of each instance, infinite where something is not finite."""
+        c = self.certificate
+        worst = torch.stack([c.stationarity, c.feasibility, c.complementarity, c.dual_feasibility]).amax(0)
+        return torch.nan_to_num(worst, nan=torch.inf)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Inequalities, or bounds of one kind: scaled distance ``slack`` and scaled multiplier ``pull``, (batch, r)."""
+
+    slack: Tensor
+    pull: Tensor
+
+    def weak(self, accuracy: float) -> Tensor:
+        return torch.maximum(self.slack.abs(), self.pull.abs()) <= accuracy
+
+    def active(self, accuracy: float) -> Tensor:
+        return (self.pull > self.slack) | self.weak(accuracy)
+
+
+def measure(
+    bound: BoundProblem, z: Tensor, nu: Tensor | None = None, lam: Tensor | None = None, *, accuracy: float = 1e-7
+) -> KKTPoint:
+    """Measure the KKT conditions at ``z``; recover the multipliers when they are not given.
+
+    Let the slack of an inequality be its distance to first order over ``1 + |u|``, and its pull the length of
+    ``lambda_i grad g_i`` over the size of the forces of the problem. It is active when its pull exceeds its slack, and
+    weakly active when both are below ``accuracy``: neither depends on the units of objective, constraint or variables.
+
+    Args:
+        bound: the problem.
+        z: (batch, n).
+        nu: (batch, p) in our sign; given together with ``lam`` or not at all.
+        lam: (batch, q).
+        accuracy: below this a slack or a pull counts as zero.
+    """
+    _, gradient = bound.gradient(z)
+    h, A = bound.equality(z)
+    g, G = bound.inequality(z)
+    extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)
+    slack, below, above = -g / (_length(G) * extent), (z - bound.lower) / extent, (bound.upper - z) / extent
+    if nu is None or lam is None:
+        nu, lam = recover_multipliers(_finite(gradient), _finite(A), _finite(G), _finite(slack), below, above)
+    hessian = bound.hessian(z, nu, lam)
+    force = _force(gradient, A, nu, G, lam, hessian, extent)
+    push = (gradient + _apply(A.mT, nu) + _apply(G.mT, lam)) / force
+    groups = (_Group(slack, lam * _length(G) / force), _Group(below, push), _Group(above, -push))
+    system = _assemble(groups, _finite(hessian), _finite(A), _finite(G), accuracy)
+    lam = lam * system.active.scatter(torch.ones_like(system.active.used, dtype=lam.dtype), lam.shape[-1])
+    slope = gradient + _apply(A.mT, nu) + _apply(G.mT, lam)
+    step = _newton_step(bound, system, z, slope, h, g)
+    certificate = _certificate(bound, system, groups, (slope / force, h, extent), step[0], accuracy)
+    zeta = torch.where(system.active.fixed, slope, 0.0)
+    return KKTPoint(z, nu, lam, zeta, system, step, certificate)
+
+
+def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor, accuracy: float) -> KKTSystem:
+    """Build the KKT system; where weakly active constraints make it singular, leave them out instead."""
+    masks = [group.active(accuracy) for group in groups]
+    system = KKTSystem.assemble(hessian, A, G, ActiveSet.of(*masks))
+    weak = [group.weak(accuracy) for group in groups]
+    drop = torch.stack([w.any(-1) for w in weak]).any(0) & (system.factor.smallest_singular_value() <= SINGULAR)
+    if not bool(drop.any()):
+        return system
+    masks = [mask & ~(w & drop[:, None]) for mask, w in zip(masks, weak, strict=True)]
+    return KKTSystem.assemble(hessian, A, G, ActiveSet.of(*masks))
+
+
+def _newton_step(
+    bound: BoundProblem, system: KKTSystem, z: Tensor, slope: Tensor, h: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    active = system.active
+    held = torch.where(active.fixed, active.bound(bound.lower, bound.upper) - z, 0.0)
+    dz, dnu, dlam, _ = system.solve(_finite(-slope), _finite(-h), _finite(-active.gather(g)), _finite(held))
+    return dz, dnu, active.scatter(dlam, g.shape[-1])
+
+
+def _certificate(
+    bound: BoundProblem,
+    system: KKTSystem,
+    groups: tuple[_Group, ...],
+    conditions: tuple[Tensor, Tensor, Tensor],
+    dz: Tensor,
+    accuracy: float,
+) -> Certificate:
+    slope, h, extent = conditions
+    active, either = system.active, bound.lower == bound.upper
+    rows = active.scatter(active.used.to(slope.dtype), bound.inequalities) > 0
+    masks = (rows, active.at_lower, active.at_upper)
+    regular = system.factor.smallest_singular_value() > SINGULAR
+    wrong = [torch.where(mask, group.pull.clamp_max(0.0), 0.0) for mask, group in zip(masks, groups, strict=True)]
+    wrong = [wrong[0], *(torch.where(either, 0.0, w) for w in wrong[1:])]
+    both = [torch.minimum(group.slack.abs(), group.pull.abs()) for group in groups]
+    both = [torch.where(mask, b, 0.0) for mask, b in zip(masks, both, strict=True)]
+    return Certificate(
+        stationarity=_largest(torch.where(active.fixed, 0.0, slope)),
+        feasibility=_largest(
+            h / (_length(system.equality) * extent), *(group.slack.clamp_max(0.0) for group in groups)
+        ),
+        complementarity=_largest(*both),
+        dual_feasibility=_largest(*wrong),
+        error=torch.where(regular, torch.nan_to_num(_largest(dz / extent), nan=torch.inf), torch.inf),
+        margin=torch.cat([torch.maximum(group.slack, group.pull) for group in groups], -1).amin(-1),
+        active=active.count,
+        weakly_active=torch.stack([group.weak(accuracy).sum(-1) for group in groups]).sum(0),
+        kind=_kind(system, regular),
+        regular=regular,
+    )
+
+
+def _kind(system: KKTSystem, regular: Tensor) -> Tensor:
+    extra = system.extra_negative
+    tangent = system.hessian.shape[-1] - system.active.count - system.equality.shape[1]
+    kind = torch.where(extra <= 0, int(PointKind.MINIMUM), int(PointKind.SADDLE))
+    kind = torch.where((extra > 0) & (extra >= tangent), int(PointKind.MAXIMUM), kind)
+    return torch.where(regular, kind, int(PointKind.DEGENERATE))
+
+
+def refine(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
+    """Take Newton steps on the KKT conditions where they reduce the residual and stay near; return the last point.
+
+    Solvers stop at 1e-6 or 1e-8; from there a step or two reach rounding, and the derivative is that of the exact
+    solution. An instance whose KKT matrix is singular, or that would move far, is left where it is.
+    """
+    for _ in range(ROUNDS):
+        wanted = _refinable(point)
+        if not bool(wanted.any()):
+            return point
+        moved = _where(wanted, [old + step for old, step in zip(_state(point), point.step, strict=True)], _state(point))
+        trial = measure(bound, *moved, accuracy=1e-9)
+        better = wanted & (trial.residual + _error(trial) < point.residual + _error(point))
+        if bool((better == wanted).all()):
+            point = trial
+        elif not bool(better.any()):
+            return point
+        else:
+            return measure(bound, *_where(better, moved, _state(point)), accuracy=1e-9)
+    return point
+
+
+def _refinable(point: KKTPoint) -> Tensor:
+    error = point.certificate.error
+    return (error > CONVERGED) & (error < REACH)
+
+
+def _state(point: KKTPoint) -> tuple[Tensor, Tensor, Tensor]:
+    return point.z, point.nu, point.lam
+
+
+def _where(mask: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    z, nu, lam = (torch.where(mask[:, None], a, b) for a, b in zip(new, old, strict=True))
+    return z, nu, lam
+
+
+def _error(point: KKTPoint) -> Tensor:
+    return torch.nan_to_num(point.certificate.error, nan=torch.inf, posinf=1e300)
+
+
+def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
+    """Return the status of every instance: ``SOLVED`` when its certificate holds, else the reason why not.
+
+    Args:
+        point: the point with its certificate.
+        tolerance: what the scaled residuals must not exceed.
+        claimed: what the solver said, (batch,); it explains a failure and never makes a success.
+    """
+    c = point.certificate
+    status = torch.full_like(claimed, int(Status.SOLVED))
+    near = (c.error <= NEAR * tolerance) | ~c.regular
+    checks = (
+        (
+            (c.kind == PointKind.SADDLE) | (c.kind == PointKind.MAXIMUM),
+            Status.NOT_A_MINIMUM,
+        ),
+        (
+            ~(
+                (c.stationarity <= tolerance)
+                & (c.dual_feasibility <= tolerance)
+                & (c.complementarity <= tolerance)
+                & near
+            ),
+            Status.NOT_STATIONARY,
+        ),
+        (~(c.feasibility <= tolerance), Status.NOT_FEASIBLE),
+    )
+    for failed, why in checks:
+        status = torch.where(failed, int(why), status)
+    explained = (status != Status.SOLVED) & (status != Status.NOT_A_MINIMUM) & (claimed != Status.SOLVED)
+    status = torch.where(explained, claimed, status)
+    broken = ~(point.z.isfinite().all(-1) & c.stationarity.isfinite() & c.feasibility.isfinite())
+    return torch.where(broken & (claimed == Status.SOLVED), int(Status.NOT_FINITE), status)
+
+
+def _force(gradient: Tensor, A: Tensor, nu: Tensor, G: Tensor, lam: Tensor, hessian: Tensor, extent: Tensor) -> Tensor:
+    """Return the size of the forces at a point, (batch, 1): gradient, constraint forces, and curvature times extent."""
+    parts = (gradient, _length(A) * nu, _length(G) * lam)
+    curvature = _largest(hessian.flatten(1))[:, None] * extent
+    return torch.maximum(_largest(*parts)[:, None], curvature) + FLOOR
+
+
+def _largest(*values: Tensor) -> Tensor:
+    joined = torch.cat([v.abs() for v in values], dim=-1)
+    return joined.amax(-1) if joined.shape[-1] else joined.sum(-1)
+
+
+def _length(rows: Tensor) -> Tensor:
+    """Return the length of each row, one for a row of zeros."""
+    length = torch.linalg.vector_norm(rows, dim=-1)
+    return torch.where(length > 0, length, 1.0)
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.nan_to_num(tensor, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def locally_infeasible(bound: BoundProblem, z: Tensor) -> Tensor:
+    """Return where ``z`` is a stationary point of the squared constraint violation within the bounds, (batch,)."""
+    h, A = bound.equality(z)
+    g, G = bound.inequality(z)
+    violation = torch.cat([h, g.clamp_min(0.0)], dim=-1)
+    normals = torch.cat([A, G], dim=1)
+    slope = _apply(normals.mT, violation)
+    held = ((z <= bound.lower) & (slope > 0)) | ((z >= bound.upper) & (slope < 0))
+    size = _largest(_length(normals) * violation)
+    return (_largest(torch.where(held, 0.0, slope)) <= 1e-4 * size) & (size > 0)

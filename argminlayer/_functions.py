@@ -1,0 +1,193 @@
+"""Objective and constraints of a problem for a whole batch of flat variables, and their derivatives by autograd."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._errors import ProblemError
+from ._layout import WORKING_DTYPE, Layout
+from ._problem import Bound, Problem
+
+
+class Functions:
+    """Objective and constraints of a problem as functions of flat variables, evaluated for a whole batch.
+
+    All take ``z`` (batch, n) and prepared parameters and are differentiable by autograd. Batches run through
+    ``torch.vmap``; functions that it cannot map (control flow that depends on data) run instance by instance.
+    """
+
+    def __init__(self, problem: Problem, layout: Layout):
+        self.problem = problem
+        self.layout = layout
+        self.mapped = layout.batch > 1
+
+    def batched(self, function: Callable[..., Tensor], z: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
+        """Return ``function([z,] *parameters)`` of every instance, stacked along the first dimension."""
+        arguments = parameters if z is None else (z, *parameters)
+        shared = self.layout.shared if z is None else (False, *self.layout.shared)
+        if self.mapped and not all(shared):
+            mapped = torch.vmap(function, in_dims=tuple(None if s else 0 for s in shared))
+            result: Tensor = mapped(*arguments)
+            return result
+        if all(shared):
+            once = function(*arguments)
+            return once.expand(self.layout.batch, *once.shape)
+        if self.layout.batch == 0:
+            dummies = (a if s else a.new_full(a.shape[1:], 0.5) for a, s in zip(arguments, shared, strict=True))
+            return function(*dummies).detach()[None][:0]
+        each = (
+            function(*(a if s else a[i] for a, s in zip(arguments, shared, strict=True)))
+            for i in range(self.layout.batch)
+        )
+        return torch.stack(list(each))
+
+    def objective(self, z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return what is minimised, (batch,): the objective, its negative when maximising, zero without one."""
+        if self.problem.objective is None:
+            return z.sum(-1) * 0.0
+        return self.batched(self.objective_one, z, parameters)
+
+    def equality(self, z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the equality constraints, (batch, p)."""
+        if self.problem.equality is None:
+            return z.new_zeros(z.shape[0], 0)
+        return self.batched(self.equality_one, z, parameters)
+
+    def inequality(self, z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the inequality constraints, (batch, q)."""
+        if self.problem.inequality is None:
+            return z.new_zeros(z.shape[0], 0)
+        return self.batched(self.inequality_one, z, parameters)
+
+    def bound(self, which: str, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the ``"lower"`` or ``"upper"`` bounds, (batch, n), infinite where there is none."""
+        return self.batched(functools.partial(self.bound_one, which), None, parameters).expand(
+            self.layout.batch, self.layout.size
+        )
+
+    def objective_one(self, z: Tensor, *parameters: Tensor) -> Tensor:
+        """Return what is minimised, of one instance."""
+        assert self.problem.objective is not None
+        value: Tensor = self.problem.objective(self.layout.unflatten(z), *parameters)
+        return -value if self.problem.maximize else value
+
+    def equality_one(self, z: Tensor, *parameters: Tensor) -> Tensor:
+        """Return the equality constraints of one instance, (p,)."""
+        assert self.problem.equality is not None
+        return _vector(self.problem.equality(self.layout.unflatten(z), *parameters), z)
+
+    def inequality_one(self, z: Tensor, *parameters: Tensor) -> Tensor:
+        """Return the inequality constraints of one instance, (q,)."""
+        assert self.problem.inequality is not None
+        return _vector(self.problem.inequality(self.layout.unflatten(z), *parameters), z)
+
+    def bound_one(self, which: str, *parameters: Tensor) -> Tensor:
+        """Return the bounds of one instance, (n,)."""
+        bound: Bound | None = self.problem.lower if which == "lower" else self.problem.upper
+        absent = -torch.inf if which == "lower" else torch.inf
+        given = bound(*parameters) if callable(bound) else bound
+        several = given if isinstance(given, tuple) else (given,) * len(self.layout.shapes)
+        if len(several) != len(self.layout.shapes):
+            raise ProblemError(
+                f"{which} has {len(several)} bounds, but the signature has {len(self.layout.shapes)} variables"
+            )
+        pieces = [
+            self._one_bound(which, absent if b is None else b, shape)
+            for b, shape in zip(several, self.layout.shapes, strict=True)
+        ]
+        return torch.cat(pieces)
+
+    def _one_bound(self, which: str, bound: Any, shape: torch.Size) -> Tensor:
+        tensor = torch.as_tensor(bound, device=self.layout.device).to(WORKING_DTYPE)
+        try:
+            return tensor.broadcast_to(shape).reshape(-1)
+        except RuntimeError as error:
+            raise ProblemError(
+                f"the {which} bound has shape {tuple(tensor.shape)}, which does not broadcast to the variable's "
+                f"shape {tuple(shape)}"
+            ) from error
+
+    def values(self, function: Callable[..., Any], z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the flattened values (batch, r) of any function ``(u, *x)`` of one instance."""
+        return self.batched(lambda t, *x: _vector(function(self.layout.unflatten(t), *x), t), z, parameters)
+
+    def start_one(self, start: Any, *parameters: Tensor) -> Tensor:
+        """Return a start given as a function, of one instance, (n,)."""
+        return self.layout.flatten(start(*parameters), "the start")
+
+
+def _vector(value: Any, z: Tensor) -> Tensor:
+    parts = value if isinstance(value, tuple | list) else (value,)
+    if len(parts) == 1 and isinstance(parts[0], Tensor):
+        return parts[0].reshape(-1)
+    return torch.cat([torch.as_tensor(part, dtype=z.dtype, device=z.device).reshape(-1) for part in parts])
+
+
+def lagrangian_gradient(
+    functions: Functions, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]
+) -> Tensor:
+    """Return the gradient in ``z`` of ``f + nu'h + lambda'g``, (batch, n), part of the graph when grad is enabled."""
+    lagrangian = functions.objective(z, parameters).sum()
+    if functions.problem.equality is not None:
+        lagrangian = lagrangian + (nu * functions.equality(z, parameters)).sum()
+    if functions.problem.inequality is not None:
+        lagrangian = lagrangian + (lam * functions.inequality(z, parameters)).sum()
+    (slope,) = grad(lagrangian, z, None, create_graph=True)
+    return slope
+
+
+def lagrangian_hessian(
+    functions: Functions, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]
+) -> Tensor:
+    """Return the Hessian in ``z`` of ``f + nu'h + lambda'g``, (batch, n, n), differentiable when grad is enabled."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not (create_graph and z.requires_grad):
+            z = z.detach().requires_grad_()
+        slope = lagrangian_gradient(functions, z, nu, lam, parameters)
+        return rows(slope, z, create_graph=create_graph)
+
+
+def jacobian(function: Callable[..., Tensor], z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the Jacobian (batch, rows, n) of a batched function, differentiable when grad is enabled."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not (create_graph and z.requires_grad):
+            z = z.detach().requires_grad_()
+        return rows(function(z, parameters), z, create_graph=create_graph)
+
+
+def rows(values: Tensor, z: Tensor, *, create_graph: bool) -> Tensor:
+    """Return the derivative (batch, rows, n) of ``values`` (batch, rows) in ``z`` (batch, n) of the same graph."""
+    batch, count = values.shape
+    if count == 0 or batch == 0 or not values.requires_grad:
+        return z.new_zeros(batch, count, z.shape[-1])
+    if count == 1:
+        (row,) = grad(values, z, torch.ones_like(values), create_graph=create_graph)
+        return row[:, None, :]
+    basis = torch.eye(count, dtype=values.dtype, device=values.device)[:, None, :].expand(count, batch, count)
+    (stacked,) = torch.autograd.grad(
+        values, z, basis, create_graph=create_graph, retain_graph=True, is_grads_batched=True, materialize_grads=True
+    )
+    return stacked.transpose(0, 1)
+
+
+def grad(values: Tensor, z: Tensor, v: Tensor | None, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Return ``(v'd values/dz,)``, zero where ``values`` do not depend on ``z``."""
+    if not values.requires_grad:
+        return (torch.zeros_like(z),)
+    return torch.autograd.grad(values, z, v, create_graph=create_graph, materialize_grads=True)
+
+
+def value_and_rows(function: Callable[..., Tensor], z: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return detached values of a batched function, (batch,) or (batch, r), and their derivative in ``z``."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        values = function(z, parameters)
+        if values.ndim == 1:
+            (slope,) = grad(values, z, torch.ones_like(values))
+            return values.detach(), slope.detach()
+        return values.detach(), rows(values, z, create_graph=False).detach()

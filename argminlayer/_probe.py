@@ -1,0 +1,105 @@
+"""Checks of a problem's functions against their contract, made once per call on one instance."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._errors import ProblemError
+from ._functions import Functions
+from ._layout import WORKING_DTYPE
+from ._problem import captured_message
+
+_NOT_MAPPED = (RuntimeError, NotImplementedError, ValueError, TypeError)
+"""What ``torch.vmap`` raises for functions that it cannot map."""
+
+
+def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
+    """Evaluate the functions once, for the first instance, and check their contract; return p and q."""
+    problem, layout = functions.problem, functions.layout
+    with torch.enable_grad():
+        z = torch.full((layout.size,), 0.5, dtype=WORKING_DTYPE, device=layout.device, requires_grad=True)
+        counts = {}
+        if problem.objective is not None:
+            value = _call("objective", functions.objective_one, z, first)
+            if not isinstance(value, Tensor) or value.ndim:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ProblemError(
+                    f"objective must return a scalar tensor of shape () for one instance, not {shape}; sum it, for "
+                    "example with `.sum()`"
+                )
+            _check_graph("objective", value, z)
+        for name, function in (("equality", functions.equality_one), ("inequality", functions.inequality_one)):
+            counts[name] = 0
+            if getattr(problem, name) is not None:
+                values = _call(name, function, z, first)
+                counts[name] = len(values)
+                if len(values):
+                    _check_graph(name, values, z)
+        for name in ("lower", "upper"):
+            if callable(getattr(problem, name)):
+                _check_captured(
+                    f"the {name} bound", _call(name, functools.partial(functions.bound_one, name), None, first)
+                )
+    return counts["equality"], counts["inequality"]
+
+
+def _call(name: str, function: Callable[..., Any], z: Tensor | None, parameters: tuple[Tensor, ...]) -> Any:
+    try:
+        return function(*(() if z is None else (z,)), *parameters)
+    except ProblemError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{tuple(p.shape)} {str(p.dtype).removeprefix('torch.')}" for p in parameters)
+        raise ProblemError(
+            f"{name} raised {type(error).__name__} for one instance with parameters {shapes or 'none'}: {error}. "
+            "It is called as (u, *parameters) (bounds: (*parameters)) with core shapes and in float64; convert "
+            "captured tensors with `.to(u.dtype)`"
+        ) from error
+
+
+def _check_graph(name: str, value: Tensor, z: Tensor) -> None:
+    reached = _check_captured(name, value, z)
+    if not reached:
+        hint = "; for a feasibility problem pass objective=None" if name == "objective" else ""
+        raise ProblemError(
+            f"{name} does not depend on the variables u: it ignores them, or detaches them (`.detach()`, `.item()`, "
+            f"`.data`, `torch.no_grad()`, conversion to NumPy){hint}"
+        )
+
+
+def _check_captured(name: str, value: Tensor, z: Tensor | None = None) -> bool:
+    """Walk the graph of ``value`` to its leaves; refuse any but ``z``; return whether ``z`` was met."""
+    reached = False
+    seen, stack = set(), [value.grad_fn]
+    if value.grad_fn is None and value.requires_grad and value is not z:
+        raise ProblemError(captured_message(name))
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            if leaf is not z:
+                raise ProblemError(captured_message(name))
+            reached = True
+        stack.extend(parent for parent, _ in node.next_functions)
+    return reached
+
+
+def maps(functions: Functions, parameters: tuple[Tensor, ...]) -> bool:
+    """Say whether ``torch.vmap`` can map the functions, which are known to run on one instance."""
+    layout = functions.layout
+    z = torch.full((layout.batch, layout.size), 0.5, dtype=WORKING_DTYPE, device=layout.device)
+    try:
+        with torch.no_grad():
+            for function in (functions.objective, functions.equality, functions.inequality):
+                function(z, parameters)
+            for which in ("lower", "upper"):
+                functions.bound(which, parameters)
+    except _NOT_MAPPED:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Solving a batch: attempts by solvers from starts, each certified, until nothing is left or nothing helps."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._bound import BoundProblem
+from ._certificate import KKTPoint, judge, locally_infeasible, measure, refine
+from ._errors import SolverError
+from ._select import Choice
+from ._solution import Status
+from ._solver import AbstractSolver, Candidate
+from ._start import default_starts, start_points
+
+SOLVE_TOLERANCE = 1e-6
+"""Scaled residual that a solver's answer may have, after refinement."""
+RUNAWAY = 1e12
+"""A point further out than this, or an objective this far below its start, is on its way to minus infinity."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for every instance of a batch, flat: the certified point, statuses and who found it."""
+
+    point: KKTPoint
+    status: Tensor
+    objective: Tensor
+    iterations: Tensor
+    messages: tuple[str, ...]
+    solver: str
+    seconds: float = 0.0
+
+
+def search(bound: BoundProblem, choice: Choice, start: Any) -> Found:
+    """Solve every instance with the solvers chosen and return what is best.
+
+    Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
+    follow each other on the instances left unsolved; so do the further solvers of an automatic choice. The names of
+    all solvers that contributed are in ``Found.solver``.
+
+    Args:
+        bound: the problem, all parameters finite.
+        choice: the solvers.
+        start: the caller's start or starts, or None.
+    """
+    starts = default_starts(bound) if start is None else start_points(bound, start)
+    first, *others = choice.chain
+    best = _attempt(bound, first, starts[0])
+    if start is not None:
+        for other in starts[1:]:
+            best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
+    rescues = [(first, s) for s in starts[1:]] if start is None else []
+    for solver, begin in [*rescues, *((s, starts[0]) for s in others)]:
+        left = ((best.status != Status.SOLVED) & (best.status != Status.UNBOUNDED)).nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        if solver.supports(bound.select(left)) is None:
+            best = _merge(bound, best, _attempt(bound.select(left), solver, begin[left]), left)
+    return best
+
+
+def substitute(bound: BoundProblem, finite: Tensor) -> BoundProblem:
+    """Return the problem with the parameters of the instances that are not finite replaced by harmless ones.
+
+    They are solved along, in vain, so that the others keep their places; their results are thrown away.
+    """
+    if bool(finite.all()):
+        return bound
+    source = int(finite.nonzero()[0]) if bool(finite.any()) else None
+
+    def harmless(parameter: Tensor, shared: bool) -> Tensor:
+        if shared or source is None:
+            return torch.nan_to_num(parameter, nan=1.0, posinf=1.0, neginf=1.0)
+        mask = finite.reshape(-1, *[1] * (parameter.ndim - 1))
+        return torch.where(mask, parameter, parameter[source])
+
+    parameters = tuple(harmless(p, s) for p, s in zip(bound.parameters, bound.layout.shared, strict=True))
+    with torch.no_grad():
+        lower, upper = bound.functions.bound("lower", parameters), bound.functions.bound("upper", parameters)
+    return replace(bound, parameters=parameters, lower=lower, upper=upper)
+
+
+def _attempt(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Found:
+    candidate = solver.solve(bound, start.clone())
+    _check_candidate(bound, solver, candidate)
+    finite = candidate.value.isfinite().all(-1)
+    z = torch.where(finite[:, None], candidate.value, start)
+    claimed = torch.where(finite | (candidate.status != Status.SOLVED), candidate.status, int(Status.NOT_FINITE))
+    point = _certified(bound, z, candidate)
+    status = _explain_failures(bound, start, point, judge(point, SOLVE_TOLERANCE, claimed))
+    iterations = candidate.iterations
+    return Found(
+        point=point,
+        status=status,
+        objective=bound.objective(point.z),
+        iterations=torch.full_like(status, -1) if iterations is None else iterations,
+        messages=candidate.messages or ("",) * bound.batch,
+        solver=solver.name,
+    )
+
+
+def _certified(bound: BoundProblem, z: Tensor, candidate: Candidate) -> KKTPoint:
+    """Measure and refine a candidate, with the solver's multipliers, or recovered ones where those are no good."""
+    point = refine(bound, measure(bound, z, candidate.equality, candidate.inequality))
+    if candidate.equality is None or bool((point.residual <= SOLVE_TOLERANCE).all()):
+        return point
+    other = refine(bound, measure(bound, z))
+    better = (other.residual < point.residual)[:, None]
+    if bool(better.all()):
+        return other
+    return _choose_point(bound, better, other, point) if bool(better.any()) else point
+
+
+def _choose_point(bound: BoundProblem, where: Tensor, new: KKTPoint, old: KKTPoint) -> KKTPoint:
+    nu, lam = torch.where(where, new.nu, old.nu), torch.where(where, new.lam, old.lam)
+    return measure(bound, torch.where(where, new.z, old.z), nu, lam, accuracy=1e-9)
+
+
+def _check_candidate(bound: BoundProblem, solver: AbstractSolver, candidate: Candidate) -> None:
+    expected = {
+        "value": (bound.batch, bound.size),
+        "status": (bound.batch,),
+        "equality": (bound.batch, bound.equalities),
+        "inequality": (bound.batch, bound.inequalities),
+        "iterations": (bound.batch,),
+    }
+    for name, shape in expected.items():
+        tensor = getattr(candidate, name)
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise SolverError(
+                f"solver {solver.name!r} returned {name} of shape {tuple(tensor.shape)} instead of {shape}; this is a "
+                "fault of the plugin that provides it"
+            )
+
+
+def _explain_failures(bound: BoundProblem, start: Tensor, point: KKTPoint, status: Tensor) -> Tensor:
+    """Replace what a solver said of the failed instances by what can be seen: infeasible, or running away."""
+    failed = (status != Status.SOLVED) & (status != Status.NOT_A_MINIMUM)
+    if not bool(failed.any()):
+        return status
+    infeasible = failed & ~(point.certificate.feasibility <= SOLVE_TOLERANCE) & locally_infeasible(bound, point.z)
+    drop = bound.objective(start) - bound.objective(point.z)
+    runaway = (point.z.abs().amax(-1) > RUNAWAY) | (drop > RUNAWAY)
+    status = torch.where(failed & runaway & ~infeasible, int(Status.UNBOUNDED), status)
+    return torch.where(infeasible | (bound.lower > bound.upper).any(-1), int(Status.INFEASIBLE), status)
+
+
+def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Found:
+    """Take the instances of ``trial``, which are ``index`` of the batch, that are solved and better."""
+    solved, was = trial.status == Status.SOLVED, best.status[index] == Status.SOLVED
+    wins = solved & (~was | (trial.objective < best.objective[index]))
+    if not bool(wins.any()):
+        return best
+    to, take = index[wins], wins.nonzero()[:, 0]
+
+    def put(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, to, new[take])
+
+    z, nu, lam = (put(getattr(best.point, f), getattr(trial.point, f)) for f in ("z", "nu", "lam"))
+    messages = dict(zip(to.tolist(), (trial.messages[i] for i in take.tolist()), strict=True))
+    names = best.solver.split(", ")
+    return Found(
+        point=measure(bound, z, nu, lam, accuracy=1e-9),
+        status=put(best.status, trial.status),
+        objective=put(best.objective, trial.objective),
+        iterations=put(best.iterations, trial.iterations),
+        messages=tuple(messages.get(i, old) for i, old in enumerate(best.messages)),
+        solver=best.solver if trial.solver in names else f"{best.solver}, {trial.solver}",
+    )

@@ -1,0 +1,227 @@
+"""Which solver a problem gets: by name, by plugin, or automatically; and the explanation of the choice."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from . import _registry
+from ._bound import BoundProblem, bind
+from ._errors import SolverError, near_matches
+from ._problem import Problem
+from ._solver import AbstractSolver
+
+AUTO = "auto"
+ENVIRONMENT = "ARGMINLAYER_SOLVER"
+FALLBACKS = 2
+"""How many further solvers automatic choice may try on the instances that the first does not solve."""
+
+_context: ContextVar["str | AbstractSolver | None"] = ContextVar("argminlayer_solver", default=None)
+
+
+@contextlib.contextmanager
+def use_solver(solver: str | AbstractSolver) -> Iterator[None]:
+    """Use ``solver`` for every solve inside the ``with`` block whose call does not name one itself.
+
+    Takes precedence over what layers were built with and over the environment variable ``ARGMINLAYER_SOLVER``; it is
+    local to the thread or task.
+    """
+    token = _context.set(solver)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about one installed solver for one problem: ``reason`` says why it cannot be used, if so."""
+
+    solver: AbstractSolver
+    reason: str | None
+    preference: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Solvers in the order in which they are tried, the later ones on what the earlier ones leave unsolved."""
+
+    chain: tuple[AbstractSolver, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which solvers can solve a problem, why the others cannot, and what ``auto`` picks. ``str`` is the report.
+
+    Attributes:
+        problem: the class of the problem in words.
+        verdicts: one for each installed solver.
+        choice: what would be used, None when nothing can.
+    """
+
+    problem: str
+    verdicts: tuple[Verdict, ...]
+    choice: Choice | None
+
+    def __str__(self) -> str:
+        width = max((len(v.solver.name) for v in self.verdicts), default=0)
+        lines = [f"problem: {self.problem}", "solvers:"]
+        for verdict in sorted(self.verdicts, key=lambda v: (v.reason is not None, -v.preference, v.solver.name)):
+            state = f"no: {verdict.reason}" if verdict.reason else f"usable, preference {verdict.preference:g}"
+            lines.append(f"  {verdict.solver.name:<{width}}  {state}")
+        if not self.verdicts:
+            lines.append("  none installed")
+        lines.append(f"choice: {self.choice.why}" if self.choice else "choice: no installed solver can solve this")
+        return "\n".join(lines)
+
+
+def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | None = None) -> Explanation:
+    """Return which installed solvers can solve the problem with these parameters, and which one would be used.
+
+    Args:
+        problem: the problem.
+        *parameters: as for :func:`argminlayer.solve`.
+        solver: as for :func:`argminlayer.solve`; without it, what the context, the environment or ``auto`` say.
+
+    Raises:
+        SolverError: the solver asked for is unknown, not installed, or does not support the problem.
+    """
+    bound, _ = bind(problem, parameters)
+    verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
+    request = _request(solver)
+    if request == AUTO and all(v.reason for v in verdicts):
+        return Explanation(describe(bound), verdicts, None)
+    return Explanation(describe(bound), verdicts, choose(bound, solver))
+
+
+def describe(bound: BoundProblem) -> str:
+    """Return the class of a problem in a line of words."""
+    kind = {"smooth": "smooth objective", "least-squares": "least squares", "none": "feasibility"}
+    problem = bound.problem
+    parts = [
+        ("maximise, " if problem.maximize else "") + kind[problem.objective_kind],
+        _count(bound.size, "variable"),
+        _count(bound.equalities, "equality", "equalities") if bound.equalities else "",
+        _count(bound.inequalities, "inequality", "inequalities") if bound.inequalities else "",
+        "bounds" if "bounds" in problem.constraints else "",
+        "" if problem.constraints else "unconstrained",
+        f"batch of {bound.batch}" if bound.layout.batch_shape else "one instance",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def choose(
+    bound: BoundProblem, solver: str | AbstractSolver | None, options: Mapping[str, Any] | None = None
+) -> Choice:
+    """Return the solvers to try.
+
+    Args:
+        bound: the problem.
+        solver: a solver, its name, the name of a plugin (which then picks among its own), ``"auto"``, or None for
+            what :func:`use_solver` or ``ARGMINLAYER_SOLVER`` say, else ``"auto"``.
+        options: fields of the solver to replace.
+
+    Raises:
+        SolverError: no such solver, back end missing, problem not supported, or an unknown option.
+    """
+    request = _request(solver)
+    if isinstance(request, AbstractSolver):
+        return _single(bound, request, options)
+    solvers = _registry.load().solvers
+    if request in solvers:
+        return _single(bound, solvers[request], options)
+    family = [s for name, s in solvers.items() if request in (AUTO, name.partition(".")[0])]
+    if not family:
+        raise SolverError(_unknown(request, solvers))
+    return _best(bound, request, family, options)
+
+
+def _request(solver: str | AbstractSolver | None) -> str | AbstractSolver:
+    request = solver or _context.get() or os.environ.get(ENVIRONMENT) or AUTO
+    if not isinstance(request, str | AbstractSolver):
+        raise SolverError(f"solver must be a name or a solver such as scipy.slsqp's class instance, not {request!r}")
+    return request
+
+
+def layer_solver(call: str | AbstractSolver | None, own: str | AbstractSolver | None) -> str | AbstractSolver | None:
+    """Return the solver of a layer's call: the call's, else that of :func:`use_solver`, else the layer's own."""
+    return call or _context.get() or own
+
+
+def check_name(solver: str | AbstractSolver | None) -> None:
+    """Refuse the name of a solver or plugin that is not installed.
+
+    Raises:
+        SolverError: with near matches and what is installed.
+    """
+    if solver is None or isinstance(solver, AbstractSolver):
+        return
+    solvers = _registry.load().solvers
+    if solver != AUTO and solver not in solvers and all(solver != name.partition(".")[0] for name in solvers):
+        raise SolverError(_unknown(solver, solvers))
+
+
+def _single(bound: BoundProblem, solver: AbstractSolver, options: Mapping[str, Any] | None) -> Choice:
+    verdict = _verdict(solver, bound)
+    if verdict.reason:
+        raise SolverError(
+            f"solver {solver.name!r} cannot be used: {verdict.reason}; the problem: {describe(bound)}. "
+            "`al.explain(problem, *parameters)` lists the solvers that can"
+        )
+    return Choice((_with_options(solver, options),), f"{solver.name}, as asked")
+
+
+def _best(bound: BoundProblem, request: str, family: list[AbstractSolver], options: Mapping[str, Any] | None) -> Choice:
+    verdicts = [_verdict(solver, bound) for solver in family]
+    usable = sorted((v for v in verdicts if v.reason is None), key=lambda v: (-v.preference, v.solver.name))
+    if not usable:
+        listing = "; ".join(f"{v.solver.name}: {v.reason}" for v in verdicts)
+        what = "installed solver" if request == AUTO else f"solver of the plugin {request!r}"
+        raise SolverError(f"no {what} can solve the problem ({describe(bound)}): {listing}")
+    chain = tuple(v.solver for v in usable[: FALLBACKS + 1])
+    why = f"{chain[0].name}, preference {usable[0].preference:g}, the highest of {len(usable)} usable solvers"
+    if len(chain) > 1:
+        why += f"; for instances it does not solve: {', then '.join(s.name for s in chain[1:])}"
+    if options:
+        return Choice((_with_options(chain[0], options),), f"{chain[0].name} with options {dict(options)}")
+    return Choice(chain, why)
+
+
+def _verdict(solver: AbstractSolver, bound: BoundProblem) -> Verdict:
+    try:
+        available = solver.available()
+        reason = available.reason if not available else solver.supports(bound)
+        return Verdict(solver, reason, 0.0 if reason else solver.preference(bound))
+    except Exception as error:  # noqa: BLE001 - a broken plugin is reported and harms no other
+        return Verdict(solver, f"its plugin is broken: {type(error).__name__}: {error}", 0.0)
+
+
+def _with_options(solver: AbstractSolver, options: Mapping[str, Any] | None) -> AbstractSolver:
+    if not options:
+        return solver
+    known = [f.name for f in dataclasses.fields(solver) if f.init]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            raise SolverError(
+                f"solver {solver.name!r} has no option {name!r}.{near_matches(name, known)} Its options: "
+                f"{', '.join(known) or 'none'}"
+            )
+    replaced: AbstractSolver = dataclasses.replace(solver, **options)  # type: ignore[type-var]
+    return replaced
+
+
+def _unknown(name: str, solvers: Mapping[str, AbstractSolver]) -> str:
+    families = sorted({solver.partition(".")[0] for solver in solvers})
+    known = [*solvers, *families, AUTO]
+    installed = ", ".join(sorted(solvers)) or "none"
+    failed = _registry.load().failures.get(name.partition(".")[0])
+    broken = f" The plugin {name.partition('.')[0]!r} is installed but failed to load: {failed}" if failed else ""
+    return f"there is no solver {name!r}.{near_matches(name, known)} Installed: {installed}.{broken}"

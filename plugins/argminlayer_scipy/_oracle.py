@@ -1,0 +1,115 @@
+"""One instance as NumPy callbacks with exact derivatives, counted against the time limit."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import argminlayer as al
+
+Array = NDArray[np.float64]
+
+RUNAWAY_VALUE = -1e20
+RUNAWAY_POINT = 1e15
+
+
+class Stopped(Exception):
+    """A solve is cut short; ``status`` says why."""
+
+    def __init__(self, status: al.Status):
+        super().__init__(status.name)
+        self.status = status
+
+
+class Oracle:
+    """Values and derivatives of one instance at NumPy points; each function is evaluated once per point.
+
+    Args:
+        problem: a batch of one.
+        time_limit: seconds from now after which an evaluation raises :class:`Stopped`.
+    """
+
+    def __init__(self, problem: al.BoundProblem, time_limit: float | None):
+        self.problem = problem
+        self.device = problem.layout.device
+        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.last: Array | None = None
+        self._cache: dict[str, tuple[Array, Any]] = {}
+
+    def objective(self, z: Array) -> tuple[float, Array]:
+        """Return the objective and its gradient (n,)."""
+        value, slope = self._once("objective", z, lambda t: self.problem.gradient(t))
+        if value[0] < RUNAWAY_VALUE:
+            raise Stopped(al.Status.UNBOUNDED)
+        return float(value[0]), slope[0]
+
+    def equality(self, z: Array) -> tuple[Array, Array]:
+        """Return the equalities (p,) and their Jacobian (p, n)."""
+        value, rows = self._once("equality", z, lambda t: self.problem.equality(t))
+        return value[0], rows[0]
+
+    def inequality(self, z: Array) -> tuple[Array, Array]:
+        """Return the inequalities (q,), feasible when not positive, and their Jacobian (q, n)."""
+        value, rows = self._once("inequality", z, lambda t: self.problem.inequality(t))
+        return value[0], rows[0]
+
+    def hessian(self, z: Array, nu: Array, lam: Array) -> Array:
+        """Return the Hessian of the Lagrangian, (n, n)."""
+        hessian: Array = _numpy(self.problem.hessian(self._tensor(z), self._tensor(nu), self._tensor(lam)))[0]
+        return hessian
+
+    def hessian_product(self, z: Array, v: Array) -> Array:
+        """Return the Hessian of the objective times ``v``."""
+        nu, lam = np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities)
+        arguments = (self._tensor(a) for a in (z, nu, lam, v))
+        product: Array = _numpy(self.problem.hessian_product(*arguments))[0]
+        return product
+
+    def objective_hessian(self, z: Array) -> Array:
+        """Return the Hessian of the objective, (n, n)."""
+        return self.hessian(z, np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities))
+
+    def constraint_hessian(self, z: Array, nu: Array, lam: Array) -> Array:
+        """Return the Hessian of ``nu'h + lam'g``, (n, n)."""
+        return self.hessian(z, nu, lam) - self.objective_hessian(z)
+
+    def violation(self, z: Array) -> tuple[Array, Array]:
+        """Return ``(h, max(g, 0))`` and its Jacobian: zero exactly where the constraints are met."""
+        (h, A), (g, G) = self.equality(z), self.inequality(z)
+        return np.concatenate([h, np.maximum(g, 0.0)]), np.concatenate([A, G * (g > 0)[:, None]])
+
+    def residual(self, z: Array) -> tuple[Array, Array]:
+        """Return the residual of a declared least-squares problem, flattened, and its Jacobian."""
+        value, rows = self._once("residual", z, self._residual)
+        return value[0], rows[0]
+
+    def _residual(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        structure = self.problem.problem.structure
+        assert structure is not None
+        return self.problem.derivative(structure.data["residual"], z)
+
+    def _once(self, name: str, z: Array, evaluate: Any) -> tuple[Array, Array]:
+        seen = self._cache.get(name)
+        if seen is not None and np.array_equal(seen[0], z):
+            found: tuple[Array, Array] = seen[1]
+            return found
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Stopped(al.Status.TIME_LIMIT)
+        if not np.all(np.abs(z) < RUNAWAY_POINT):
+            raise Stopped(al.Status.UNBOUNDED if self.last is not None else al.Status.NOT_FINITE)
+        value, rows = evaluate(self._tensor(z))
+        result = _numpy(value), _numpy(rows)
+        self.last = z.copy()
+        self._cache[name] = (self.last, result)
+        return result
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.as_tensor(np.array(array, dtype=np.float64), device=self.device)[None]
+
+
+def _numpy(tensor: Tensor) -> Array:
+    array: Array = tensor.cpu().numpy()
+    return array
