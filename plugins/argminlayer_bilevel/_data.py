@@ -1,5 +1,6 @@
 """The data sets: those of scikit-learn that the paper uses, and any CSV file of numbers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class DataSet:
     """A regression problem.
 
     Attributes:
-        name: what to call it.
+        name: what to call it, and its figures.
         X: (rows, columns), each column standardised over the whole table: mean 0, population deviation 1.
         y: (rows,), as given.
         per_sample: whether the paper's figures belong to a loss divided by the fold's size; true where there are none.
@@ -44,6 +45,20 @@ class DataSet:
     y: Array
     per_sample: bool = True
     published: Published | None = None
+
+
+def load_all(sources: Sequence[str], target: str | None) -> tuple[DataSet, ...]:
+    """Return several data sets.
+
+    Raises:
+        ExperimentError: as for :func:`load`, or two have the same name.
+    """
+    sets = tuple(load(source, target) for source in sources)
+    names = [data.name for data in sets]
+    for name in names:
+        if names.count(name) > 1:
+            raise al.ExperimentError(f"two data sets are called {name!r}; name each once, or rename one of two files")
+    return sets
 
 
 def load(source: str, target: str | None) -> DataSet:
@@ -117,7 +132,12 @@ def _from_csv(path: Path, target: str | None) -> DataSet:
     if np.ptp(y) == 0:
         raise al.ExperimentError(f"the target column {target!r} of {path} is constant; there is nothing to fit")
     rest = numbers.drop(columns=target)
-    return DataSet(path.stem, standardise(rest.to_numpy(), list(rest.columns), str(path)), y)
+    return DataSet(_name(path), standardise(rest.to_numpy(), list(rest.columns), str(path)), y)
+
+
+def _name(path: Path) -> str:
+    """Return the name of a file without its ending, fit to name other files."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "data"
 
 
 def _read(path: Path) -> Any:

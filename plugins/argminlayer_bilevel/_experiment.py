@@ -55,10 +55,12 @@ class RidgeCrossValidation(al.AbstractExperiment):
             ExperimentError: a setting or a data set cannot be used, or scikit-learn, pandas or matplotlib is missing.
         """
         self._check()
+        from ._data import load_all
         from ._report import report
         from ._study import study
 
-        return report(self, tuple(study(self, source, progress) for source in progress.track(self.data, "data sets")))
+        sets = load_all(self.data, self.target)
+        return report(self, tuple(study(self, data, progress) for data in progress.track(sets, "data sets")))
 
     def _check(self) -> None:
         from ._data import BUILT_IN
@@ -66,31 +68,41 @@ class RidgeCrossValidation(al.AbstractExperiment):
 
         low, high = self.limits
         grid_low, grid_high, grid_count = self.grid
-        problems = {
-            f"the limits of mu are {low:g} and {high:g}; they must be 0 < smallest < largest, both finite": (
-                0 < low < high < math.inf
+        requirements = (
+            (
+                0 < low < high < math.inf,
+                f"the limits of mu are {low:g} and {high:g}; they must be 0 < smallest < largest, both finite",
             ),
-            f"folds is {self.folds}; cross-validation needs at least 2, as something must be held out and something "
-            "left to fit": self.folds >= 2,
-            "no data set is named; give iris, diabetes or the path of a CSV file": bool(self.data),
-            "no start is given; give at least one mu, for example 1": bool(self.starts),
-            f"tolerance is {self.tolerance:g}; it must be above 0 and below 1, for example 1e-7": 0
-            < self.tolerance
-            < 1,
-            f"max_solves is {self.max_solves}; a search needs at least 2 lower solves": self.max_solves >= 2,
-            f"rate is {self.rate:g}; a learning rate must be positive and finite": 0 < self.rate < math.inf,
-            f"the grid is {grid_low:g}, {grid_high:g}, {grid_count}; it must be 0 < from < to, both finite, and at "
-            "least 2 values": 0 < grid_low < grid_high < math.inf and grid_count >= 2,
-            f"the target {self.target!r} belongs to a CSV file, but the data is {', '.join(self.data)}; give the "
-            "path of the file as data": self.target is None or not set(self.data) <= set(BUILT_IN),
-        }
-        for message, holds in problems.items():
+            (
+                self.folds >= 2,
+                f"folds is {self.folds}; cross-validation needs at least 2, to hold something out and fit on the rest",
+            ),
+            (bool(self.data), "no data set is named; give iris, diabetes or the path of a CSV file"),
+            (bool(self.starts), "no start is given; give at least one mu, for example 1"),
+            (
+                0 < self.tolerance < 1,
+                f"tolerance is {self.tolerance:g}; it must be above 0 and below 1, for example 1e-7",
+            ),
+            (self.max_solves >= 2, f"max_solves is {self.max_solves}; a search needs at least 2 lower solves"),
+            (0 < self.rate < math.inf, f"rate is {self.rate:g}; a learning rate must be positive and finite"),
+            (
+                0 < grid_low < grid_high < math.inf and grid_count >= 2,
+                f"the grid is {grid_low:g}, {grid_high:g}, {grid_count}; it must be 0 < from < to, both finite, and at "
+                "least 2 values",
+            ),
+            (
+                self.target is None or not set(self.data) <= set(BUILT_IN),
+                f"the target {self.target!r} belongs to a CSV file, but the data is {', '.join(self.data)}; give the "
+                "path of the file as data",
+            ),
+        )
+        for holds, message in requirements:
             if not holds:
                 raise al.ExperimentError(message)
         for start in self.starts:
             if not low <= start <= high:
                 raise al.ExperimentError(
-                    f"the start mu = {start:g} is not usable; a penalty to start from must be positive and within "
-                    f"the limits {low:g} and {high:g}"
+                    f"the start mu = {start:g} cannot be used; a penalty to start from must be positive and within the "
+                    f"limits {low:g} and {high:g}"
                 )
         check_search(self.search)

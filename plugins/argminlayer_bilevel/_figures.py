@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ._report import digits, penalty
 from ._search import Outcome, Trace
 from ._study import Study
 
@@ -14,7 +15,7 @@ INK = "#222222"
 
 def training_figure(study: Study) -> Figure:
     """Draw loss and hypergradient against the lower solves, one curve for each start."""
-    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
     loss_axes, slope_axes = figure.subplots(1, 2)
     for trace, colour in zip(study.main.traces, _colours(study), strict=True):
         count = np.arange(1, len(trace.steps) + 1)
@@ -26,7 +27,7 @@ def training_figure(study: Study) -> Figure:
     best = study.main.best
     loss_axes.axhline(best.found.loss, color=INK, linestyle=":", linewidth=1.2, label=_found_label(best))
     loss_axes.set_ylabel("validation loss $J$")
-    loss_axes.legend(frameon=False, loc="upper right")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     slope_axes.set_yscale("log")
     slope_axes.set_ylabel(r"relative hypergradient $|dJ/d\log\mu|\,/\,J$")
     for axes in (loss_axes, slope_axes):
@@ -48,11 +49,27 @@ def validation_figure(study: Study) -> Figure:
         mu, loss = [step.mu for step in trace.steps], [step.loss for step in trace.steps]
         label = f"search from $\\mu$ = {trace.start:g}: {len(mu)} lower solves"
         axes.plot(
-            mu, loss, linestyle="none", marker="o", markersize=6.5, color=colour, alpha=0.8, label=label, zorder=2
+            mu,
+            loss,
+            linestyle="none",
+            marker="o",
+            markersize=7.0,
+            color=colour,
+            markeredgecolor="white",
+            label=label,
+            zorder=2,
         )
         axes.plot(mu[0], loss[0], marker="o", markersize=12.0, fillstyle="none", color=colour, zorder=2)
-    style = {"linestyle": "none", "marker": "*", "markersize": 15.0, "color": INK, "zorder": 3}
-    axes.plot(best.found.mu, best.found.loss, label=_found_label(best), **style)
+    axes.plot(
+        best.found.mu,
+        best.found.loss,
+        label=_found_label(best),
+        linestyle="none",
+        marker="*",
+        markersize=15.0,
+        color=INK,
+        zorder=3,
+    )
     if study.data.published is not None:
         published = study.data.published.mu
         label = f"the paper's $\\mu$ = {published:g}"
@@ -72,7 +89,7 @@ def _colours(study: Study) -> list[str]:
 
 def _found_label(trace: Trace) -> str:
     what = "optimum" if trace.outcome == Outcome.MINIMUM else str(trace.outcome)
-    return f"{what}: $\\mu$ = {trace.found.mu:.7g}, $J$ = {trace.found.loss:.8g}"
+    return f"{what}: $\\mu$ = {penalty(trace)}, $J$ = {digits(trace.found.loss)}"
 
 
 def _tidy(axes: Axes) -> None:

@@ -125,10 +125,16 @@ class CrossValidation:
                 assert isinstance(solution.value, Tensor)
                 loss = self.loss(solution.value)
                 (slope,) = torch.autograd.grad(loss, s)
-        except (al.SolveFailed, al.NotDifferentiable) as error:
+        except al.NotDifferentiable as error:
             raise al.ExperimentError(
-                f"the ridge fits failed at mu = {math.exp(log_mu):.6g}: {error} Narrower limits of mu, or another "
-                "solver, may help."
+                f"the ridge fits at mu = {math.exp(log_mu):.3g} are not determined to working precision: some columns "
+                "depend on each other, and this penalty is too small beside the data to decide between them. Raise the "
+                "smallest mu of the limits, or remove such columns"
+            ) from error
+        except al.SolveFailed as error:
+            raise al.ExperimentError(
+                f"the ridge fits failed at mu = {math.exp(log_mu):.3g}; narrower limits of mu, or another solver, may "
+                f"help. {error}"
             ) from error
         return Evaluation(log_mu, loss.item(), slope.item(), solution.solver)
 

@@ -4,6 +4,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,6 +16,15 @@ from ._ridge import Evaluation
 SECANT = "secant"
 LONGEST_STEP = 2.0
 """Of the secant search in log mu, while it looks for a change of sign: a valley narrower than this may be missed."""
+_LBFGS: Mapping[str, Any] = {
+    # One step for each call, as the others; a line search, without which it creeps where the loss is concave; and no
+    # tolerances of its own, which are absolute, so that the rules decide when to stop.
+    "max_iter": 1,
+    "max_eval": 25,
+    "line_search_fn": "strong_wolfe",
+    "tolerance_grad": 0.0,
+    "tolerance_change": 0.0,
+}
 _NOT_FOR_ONE_NUMBER = {"muon", "optimizer", "sparseadam"}
 
 
@@ -186,14 +196,13 @@ def _descent(name: str) -> Callable[[_Path, float], Outcome]:
     """Return the search by a torch optimizer of log mu, on the loss over the first loss."""
     check_search(name)
     optimizer_class = _optimizers()[name.lower()]
-    # One evaluation for each step, as the others.
-    extra = {"max_iter": 1} if optimizer_class is torch.optim.LBFGS else {}
+    extra = _LBFGS if optimizer_class is torch.optim.LBFGS else {}
 
     def descent(path: _Path, start: float) -> Outcome:
         log_mu = torch.tensor(start, dtype=torch.float64, requires_grad=True)
         optimizer = optimizer_class([log_mu], lr=path.rules.rate, **extra)
 
-        def closure() -> torch.Tensor:
+        def closure() -> Any:
             here = path.to(log_mu.item())
             scale = path.steps[0].loss or 1.0
             log_mu.grad = torch.full_like(log_mu, here.slope / scale)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import argminlayer as al
 
-from ._data import DataSet, load
+from ._data import DataSet
 from ._experiment import RidgeCrossValidation
 from ._grid import GridSearch, grid_search
 from ._ridge import CrossValidation, split_rows
@@ -50,13 +50,12 @@ class Study:
     variants: tuple[Variant, ...]
 
 
-def study(settings: RidgeCrossValidation, source: str, progress: al.Progress) -> Study:
+def study(settings: RidgeCrossValidation, data: DataSet, progress: al.Progress) -> Study:
     """Run everything on one data set.
 
     Raises:
-        ExperimentError: the data cannot be used, or a fit fails.
+        ExperimentError: there are fewer rows than folds, or a fit fails.
     """
-    data = load(source, settings.target)
     per_sample = data.per_sample if settings.normalisation == "paper" else settings.normalisation == "mean"
     splits = split_rows(data, settings.folds, settings.shuffle, settings.seed)
     main = _searches(settings, data, per_sample, progress)

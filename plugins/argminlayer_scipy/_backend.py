@@ -38,7 +38,14 @@ def solve_instance(solver: AbstractSciPy, problem: al.BoundProblem, start: Tenso
     """Solve one instance from ``start`` (n,)."""
     oracle = Oracle(problem, solver.time_limit)
     z = start.detach().cpu().numpy()
+    lower, upper = oracle.limits()
+    if np.any(lower > upper):
+        return al.Point(start, al.Status.INFEASIBLE, message="a lower bound exceeds its upper bound")
+    if z.size and np.all(lower == upper):
+        return al.Point(torch.as_tensor(lower), al.Status.SOLVED, message="all variables are fixed by their bounds")
     try:
+        if problem.problem.objective is not None:
+            oracle.rescale(z)
         return _METHODS[type(solver)](solver, oracle, z)
     except Stopped as stopped:
         last = z if oracle.last is None else oracle.last
@@ -49,7 +56,6 @@ _STOPPED = {
     al.Status.TIME_LIMIT: "the time limit was reached",
     al.Status.UNBOUNDED: "the iterates or the objective ran away to infinity",
     al.Status.NOT_FINITE: "the start or the first step is not finite",
-    al.Status.INFEASIBLE: "a lower bound exceeds its upper bound",
 }
 
 
@@ -100,7 +106,7 @@ def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
     if multipliers is None:
         return _point(result, status)
     p = oracle.problem.equalities
-    return _point(result, status, -multipliers[:p], multipliers[p:])
+    return _point(result, status, -multipliers[:p] / oracle.scale, multipliers[p:] / oracle.scale)
 
 
 def _constraint(kind: str, function: Callable[[Array], tuple[Array, Array]], sign: float) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
 
     def run(begin: Array) -> tuple[Any, al.Status]:
         result = so.minimize(
-            oracle.objective,
+            oracle.barred_objective,
             begin,
             jac=True,
             hess=oracle.objective_hessian,
@@ -138,7 +144,7 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
     forces = [np.atleast_1d(v) for v in result.v]
     nu = forces[0] if p else np.zeros(0)
     lam = forces[1 if p else 0] if q else np.zeros(0)
-    return _point(result, status, nu, np.maximum(lam, 0.0))
+    return _point(result, status, nu / oracle.scale, np.maximum(lam, 0.0) / oracle.scale)
 
 
 def _nonlinear(
@@ -197,7 +203,7 @@ def _infeasible(oracle: Oracle, z: Array) -> bool:
 
 def _fit(oracle: Oracle, residual: Callable[[Array], tuple[Array, Array]], z: Array, tol: float, max_iter: int) -> Any:
     """Minimise half the sum of squares of a residual within the bounds."""
-    lower, upper = _limits(oracle)
+    lower, upper = oracle.limits()
     fixed = lower >= upper
     base = np.where(fixed, lower, np.clip(z, lower, upper))
 
@@ -222,17 +228,10 @@ def _fit(oracle: Oracle, residual: Callable[[Array], tuple[Array, Array]], z: Ar
     return result
 
 
-def _limits(oracle: Oracle) -> tuple[Array, Array]:
-    return oracle.problem.lower[0].cpu().numpy(), oracle.problem.upper[0].cpu().numpy()
-
-
 def _bounds(oracle: Oracle) -> so.Bounds | None:
     if "bounds" not in oracle.problem.problem.constraints:
         return None
-    lower, upper = _limits(oracle)
-    if np.any(lower > upper):
-        raise Stopped(al.Status.INFEASIBLE)
-    return so.Bounds(lower, upper)
+    return so.Bounds(*oracle.limits())
 
 
 def _ended(result: Any) -> al.Status:

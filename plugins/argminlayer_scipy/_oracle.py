@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 
 RUNAWAY_VALUE = -1e20
 RUNAWAY_POINT = 1e15
+SENSIBLE = (1e-2, 1e4)
+"""Objectives with gradients of this size are left as they are."""
+WALL = 1e50
 
 
 class Stopped(Exception):
@@ -37,14 +40,37 @@ class Oracle:
         self.device = problem.layout.device
         self.deadline = None if time_limit is None else time.monotonic() + time_limit
         self.last: Array | None = None
+        self.scale = 1.0
         self._cache: dict[str, tuple[Array, Any]] = {}
 
+    def rescale(self, start: Array) -> None:
+        """Divide the objective by the size of its gradient at and near ``start`` where that is far from one.
+
+        SciPy's tolerances are absolute: an objective of size 1e-8 would be called optimal anywhere.
+        """
+        near = start + 0.1 * (1.0 + np.abs(start)) * np.sin(1.0 + np.arange(start.size))
+        lower, upper = self.limits()
+        slopes = [self.objective(point)[1] for point in (start, np.clip(near, lower, upper))]
+        size = max((np.abs(slope).max(initial=0.0) for slope in slopes if np.all(np.isfinite(slope))), default=0.0)
+        if size > 0 and not SENSIBLE[0] <= size <= SENSIBLE[1]:
+            self.scale = 1.0 / float(size)
+
+    def limits(self) -> tuple[Array, Array]:
+        """Return the bounds, (n,) each."""
+        return _numpy(self.problem.lower)[0], _numpy(self.problem.upper)[0]
+
     def objective(self, z: Array) -> tuple[float, Array]:
-        """Return the objective and its gradient (n,)."""
+        """Return the objective and its gradient (n,), scaled."""
         value, slope = self._once("objective", z, lambda t: self.problem.gradient(t))
-        if value[0] < RUNAWAY_VALUE:
+        scaled = self.scale * float(value[0])
+        if scaled < RUNAWAY_VALUE:
             raise Stopped(al.Status.UNBOUNDED)
-        return float(value[0]), slope[0]
+        return scaled, self.scale * slope[0]
+
+    def barred_objective(self, z: Array) -> tuple[float, Array]:
+        """Return the objective and its gradient, a wall where it is not finite: so a trust region shrinks."""
+        value, slope = self.objective(z)
+        return (value, slope) if np.isfinite(value) and np.all(np.isfinite(slope)) else (WALL, np.zeros_like(z))
 
     def equality(self, z: Array) -> tuple[Array, Array]:
         """Return the equalities (p,) and their Jacobian (p, n)."""
@@ -66,15 +92,18 @@ class Oracle:
         nu, lam = np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities)
         arguments = (self._tensor(a) for a in (z, nu, lam, v))
         product: Array = _numpy(self.problem.hessian_product(*arguments))[0]
-        return product
+        return self.scale * product
 
     def objective_hessian(self, z: Array) -> Array:
-        """Return the Hessian of the objective, (n, n)."""
-        return self.hessian(z, np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities))
+        """Return the Hessian of the objective, (n, n), scaled."""
+        return self.scale * self._plain_hessian(z)
 
     def constraint_hessian(self, z: Array, nu: Array, lam: Array) -> Array:
         """Return the Hessian of ``nu'h + lam'g``, (n, n)."""
-        return self.hessian(z, nu, lam) - self.objective_hessian(z)
+        return self.hessian(z, nu, lam) - self._plain_hessian(z)
+
+    def _plain_hessian(self, z: Array) -> Array:
+        return self.hessian(z, np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities))
 
     def violation(self, z: Array) -> tuple[Array, Array]:
         """Return ``(h, max(g, 0))`` and its Jacobian: zero exactly where the constraints are met."""
