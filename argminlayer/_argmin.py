@@ -1,25 +1,25 @@
 """The one direction of data: bind parameters, choose a solver, solve, certify, attach the backward."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._backward import KKT, AbstractBackward, Node
-from ._bound import BoundProblem, bind, non_finite
+from ._backward import KKT, AbstractBackward
+from ._bound import BoundProblem, arrange, bind_prepared, non_finite
 from ._certificate import judge, measure, refine
 from ._errors import ProblemError, SolveFailed
-from ._implicit import attach_gradient
-from ._layout import WORKING_DTYPE
+from ._implicit import Outcome, Record, Task, solve_implicitly
+from ._layout import WORKING_DTYPE, Layout
 from ._problem import Problem
 from ._search import Found, search, substitute
 from ._select import choose
 from ._solution import Multipliers, Solution, Status, Variables
 from ._solver import AbstractSolver
-from ._start import flat_value
+from ._start import flat_value, read_starts, start_points
 
 ATTACH_TOLERANCE = 1e-5
 """Scaled residual that a value given in float64 may have."""
@@ -79,14 +79,23 @@ def solve(
         SolverError: the solver is unknown, not installed, or refuses the problem.
         NotDifferentiable: raised by the backward pass where the derivative is not determined (only with ``throw``).
     """
-    began = time.perf_counter()
-    bound, tensors = bind(problem, parameters)
-    finite = _check_finite(bound, throw)
-    choice = choose(bound, solver, options)
-    found = search(substitute(bound, finite), choice, problem.start if start is None else start)
-    status = torch.where(finite, found.status, int(Status.NOT_FINITE))
-    found = replace(found, status=status, seconds=time.perf_counter() - began)
-    return _finish(Attachment(bound, tensors, backward, throw), found, found.point.z, status == Status.SOLVED)
+    layout, prepared = arrange(problem, parameters)
+    starts, given = read_starts(layout, problem.start if start is None else start)
+
+    def run(
+        problem: Problem, layout: Layout, prepared: tuple[Tensor, ...], given: tuple[Tensor, ...], record: Record
+    ) -> Outcome:
+        began = time.perf_counter()
+        bound = bind_prepared(problem, layout, prepared)
+        finite = _check_finite(bound, throw)
+        choice = choose(bound, solver, options)
+        sound = substitute(bound, finite)
+        found = search(sound, choice, None if starts is None else start_points(sound, starts, given))
+        status = torch.where(finite, found.status, int(Status.NOT_FINITE))
+        _note(record, bound, found, time.perf_counter() - began)
+        return _outcome(replace(found, status=status), found.point.z, status == Status.SOLVED)
+
+    return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
 def certify(
@@ -114,25 +123,32 @@ def certify(
     Raises:
         SolveFailed: a value is not stationary or not feasible (only with ``throw``).
     """
-    began = time.perf_counter()
-    bound, tensors = bind(problem, parameters)
-    _check_finite(bound, throw=True)
-    z = flat_value(bound, value, "the value")
-    nu, lam = _given_multipliers(bound, multipliers)
-    given = measure(bound, z, nu, lam)
-    claimed = torch.zeros(bound.batch, dtype=torch.int64, device=z.device)
-    status = judge(given, _attach_tolerance(value), claimed)
-    found = Found(
-        point=replace(refine(bound, given), certificate=given.certificate),
-        status=status,
-        objective=bound.objective(z),
-        iterations=torch.full_like(claimed, -1),
-        messages=("",) * bound.batch,
-        solver="the given value",
-        seconds=time.perf_counter() - began,
-    )
-    stationary = (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM)
-    return _finish(Attachment(bound, tensors, backward, throw), found, z, stationary)
+    layout, prepared = arrange(problem, parameters)
+    given = (flat_value(layout, value, "the value"), *_flat_multipliers(layout, multipliers))
+    tolerance = _tolerance(value)
+
+    def run(
+        problem: Problem, layout: Layout, prepared: tuple[Tensor, ...], given: tuple[Tensor, ...], record: Record
+    ) -> Outcome:
+        began = time.perf_counter()
+        bound = bind_prepared(problem, layout, prepared)
+        _check_finite(bound, throw=True)
+        z, *forces = given
+        _check_multipliers(bound, forces)
+        point = measure(bound, z, *forces)
+        status = judge(point, tolerance, torch.zeros(bound.batch, dtype=torch.int64, device=z.device))
+        found = Found(
+            point=replace(refine(bound, point), certificate=point.certificate),
+            status=status,
+            objective=bound.objective(z),
+            iterations=torch.full_like(status, -1),
+            messages=("",) * bound.batch,
+            solver="the given value",
+        )
+        _note(record, bound, found, time.perf_counter() - began)
+        return _outcome(found, z, (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM))
+
+    return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
 def attach(
@@ -158,73 +174,80 @@ def _check_finite(bound: BoundProblem, throw: bool) -> Tensor:
     return finite
 
 
-def _given_multipliers(bound: BoundProblem, given: Multipliers | None) -> tuple[Tensor | None, Tensor | None]:
+def _flat_multipliers(layout: Layout, given: Multipliers | None) -> tuple[Tensor, ...]:
     if given is None:
-        return None, None
-    flat = []
-    for name, count in (("equality", bound.equalities), ("inequality", bound.inequalities)):
-        tensor = getattr(given, name).detach().to(WORKING_DTYPE)
-        if tensor.shape[-1:] != (count,):
+        return ()
+    shapes = ((tensor, layout.batch_shape + tensor.shape[-1:]) for tensor in (given.equality, given.inequality))
+    return tuple(t.to(WORKING_DTYPE).expand(shape).reshape(layout.batch, shape[-1]) for t, shape in shapes)
+
+
+def _check_multipliers(bound: BoundProblem, forces: Sequence[Tensor]) -> None:
+    counts = (("equality", bound.equalities), ("inequality", bound.inequalities))
+    for (name, count), force in zip(counts, forces, strict=False):
+        if force.shape[-1] != count:
             raise ProblemError(
-                f"the multipliers of the {name} constraints have shape {tuple(tensor.shape)}, but there are {count} "
-                f"constraints; the last dimension must be {count}"
+                f"the multipliers of the {name} constraints have {force.shape[-1]} entries, but there are {count} "
+                "constraints"
             )
-        flat.append(tensor.expand(*bound.layout.batch_shape, count).reshape(bound.batch, count))
-    return flat[0], flat[1]
 
 
-def _attach_tolerance(value: Any) -> float:
+def _tolerance(value: Any) -> float:
     tensors = value if isinstance(value, tuple) else (value,)
     single = any(isinstance(t, Tensor) and t.is_floating_point() and t.dtype != WORKING_DTYPE for t in tensors)
     return ATTACH_TOLERANCE_SINGLE if single else ATTACH_TOLERANCE
 
 
-@dataclass(frozen=True)
-class Attachment:
-    """What a gradient is attached to: the bound problem, the caller's parameters and the backward rule."""
-
-    bound: BoundProblem
-    parameters: tuple[Tensor, ...]
-    backward: AbstractBackward
-    throw: bool
+def _note(record: Record, bound: BoundProblem, found: Found, seconds: float) -> None:
+    record.mapped = bound.functions.mapped
+    record.solver, record.messages, record.seconds = found.solver, found.messages, seconds
 
 
-def _finish(to: Attachment, found: Found, z: Tensor, accepted: Tensor) -> Solution:
-    """Attach the gradient and dress everything in the caller's shapes, dtype and sense."""
-    bound, point, layout = to.bound, found.point, to.bound.layout
-    node = Node(
-        functions=bound.functions,
-        system=point.system,
+def _outcome(found: Found, z: Tensor, accepted: Tensor) -> Outcome:
+    point = found.point
+    known = [torch.where(accepted[:, None], t, torch.nan) for t in (z, point.nu, point.lam, point.zeta)]
+    return Outcome(
+        z=known[0],
+        nu=known[1],
+        lam=known[2],
+        zeta=known[3],
         anchor=point.z,
-        solved=accepted,
-        regular=point.certificate.regular,
-        throw=to.throw,
+        accepted=accepted,
+        status=found.status,
+        objective=found.objective,
+        iterate=z.clone(),
+        iterations=found.iterations,
+        certificate=point.certificate,
+        system=point.system,
     )
-    values = (torch.where(accepted[:, None], t, torch.nan) for t in (z, point.nu, point.lam, point.zeta))
-    primal, nu, lam, zeta = (
-        t.to(layout.dtype) for t in attach_gradient(to.backward, node, tuple(values), to.parameters)
-    )
+
+
+def _finish(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tensor, ...]) -> Solution:
+    """Run a task and dress its outcome in the caller's shapes, dtype and sense."""
+    outcome, layout, record = solve_implicitly(task, given, prepared), task.layout, task.record
 
     def shaped(flat: Tensor) -> Tensor:
         return flat.reshape(layout.batch_shape + flat.shape[1:])
 
-    solution = Solution(
-        value=layout.unflatten(shaped(primal)),
-        multipliers=Multipliers(
-            equality=shaped(nu),
-            inequality=shaped(lam),
-            lower=layout.unflatten(shaped(zeta.clamp_min(0.0))),
-            upper=layout.unflatten(shaped((-zeta).clamp_min(0.0))),
-        ),
-        status=shaped(found.status),
-        objective=shaped((-found.objective if bound.problem.maximize else found.objective).to(layout.dtype)),
-        certificate=point.certificate.reshape(layout.batch_shape),
-        iterate=layout.unflatten(shaped(z.to(layout.dtype))),
-        iterations=shaped(found.iterations),
-        solver=found.solver,
-        messages=found.messages,
-        seconds=found.seconds,
+    z, nu, lam, zeta, iterate = (
+        shaped(t.to(layout.dtype)) for t in (outcome.z, outcome.nu, outcome.lam, outcome.zeta, outcome.iterate)
     )
-    if to.throw and not bool(accepted.all()):
-        raise SolveFailed(solution.failure() or "", solution)
+    solution = Solution(
+        value=layout.unflatten(z),
+        multipliers=Multipliers(
+            equality=nu,
+            inequality=lam,
+            lower=layout.unflatten(zeta.clamp_min(0.0)),
+            upper=layout.unflatten((-zeta).clamp_min(0.0)),
+        ),
+        status=shaped(outcome.status),
+        objective=shaped((-outcome.objective if task.problem.maximize else outcome.objective).to(layout.dtype)),
+        certificate=outcome.certificate.reshape(layout.batch_shape),
+        iterate=layout.unflatten(iterate),
+        iterations=shaped(outcome.iterations),
+        solver=record.solver,
+        messages=record.messages,
+        seconds=record.seconds,
+    )
+    if task.throw and not record.solved:
+        raise SolveFailed(solution.failure() or "some instance was not solved", solution)
     return solution

@@ -1,53 +1,53 @@
-"""Backward rules as values: how a cotangent of the solution is pulled back to the parameters."""
+"""Backward rules as values: how tangents and cotangents of a solution and of its parameters are related."""
 
 import abc
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ._autodiff import gradient, jacobian
 from ._errors import NotDifferentiable
-from ._functions import Functions, jacobian, lagrangian_gradient, lagrangian_hessian
+from ._functions import Functions
 from ._kkt import KKTSystem
-from ._layout import Layout
+
+Parameters = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Node:
-    """What the backward of one solved batch needs, and nothing of the solver that found it.
+    """What the derivative of one solved batch needs, and nothing of the solver that found it.
 
     Attributes:
         functions: the problem's functions and layout.
+        z: the solution, (batch, n), as a differentiable function of the parameters when grad is enabled.
+        nu: multipliers of the equalities, (batch, p), likewise.
+        lam: multipliers of the inequalities, (batch, q), likewise.
         system: the KKT system at the solution.
-        anchor: where derivatives are taken, (batch, n): the refined point, which a value attached by the caller may
-            miss by its own error.
-        solved: instances that have a gradient, (batch,).
-        regular: instances whose KKT matrix is regular, (batch,).
-        throw: raise on an instance that is solved but not regular, rather than return NaN.
+        bad: instances that have no derivative: not solved, or with a singular KKT matrix, (batch,).
     """
 
     functions: Functions
+    z: Tensor
+    nu: Tensor
+    lam: Tensor
     system: KKTSystem
-    anchor: Tensor
-    solved: Tensor
-    regular: Tensor
-    throw: bool
-
-    @property
-    def layout(self) -> Layout:
-        """Shapes and batch."""
-        return self.functions.layout
+    bad: Tensor
 
 
 class AbstractBackward(abc.ABC):
-    """A backward rule: a frozen value that pulls cotangents of a solution back to the parameters."""
+    """A backward rule: a frozen value that relates derivatives of a solution to those of its parameters.
+
+    Both methods are differentiable when grad is enabled, and run inside ``torch.func`` transforms.
+    """
 
     @abc.abstractmethod
-    def vjp(
-        self, node: Node, outputs: tuple[Tensor, ...], parameters: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-    ) -> tuple[Tensor | None, ...]:
-        """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that need no gradient."""
+    def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
+
+    @abc.abstractmethod
+    def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """Push tangents of the parameters (None means zero) forward to (z, nu, lambda, zeta)."""
 
 
 @dataclass(frozen=True)
@@ -56,120 +56,108 @@ class KKT(AbstractBackward):
 
     With ``F(w, x) = 0`` the KKT conditions of the active constraints at ``w = (z, nu, lambda, zeta)``,
 
-        x_bar = -(dF/dx)' v,   where   K v = w_bar,   K = dF/dw symmetric,
+        x_bar = -(dF/dx)' K^{-1} w_bar,      w_dot = -K^{-1} (dF/dx) x_dot,      K = dF/dw symmetric,
 
-    so that all parameters together cost one solve with the KKT matrix and one vector-Jacobian product; the Jacobian
-    of the solution is never formed. Only K must be regular, not the Hessian of the Lagrangian. Weakly active
-    constraints count as active, which makes the derivative one-sided; the certificate reports them.
+    so that in reverse mode all parameters together cost one solve with the KKT matrix and one vector-Jacobian
+    product; the Jacobian of the solution is never formed. Only K must be regular, not the Hessian of the Lagrangian.
+    Weakly active constraints count as active, which makes the derivative one-sided; the certificate reports them.
 
     Reference: Gould, Hartley and Campbell, *Deep Declarative Networks*, propositions 4.5 and 4.6, sec. 6.
     """
 
-    def vjp(
-        self, node: Node, outputs: tuple[Tensor, ...], parameters: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-    ) -> tuple[Tensor | None, ...]:
-        """Pull cotangents of (z, nu, lambda, zeta) back to the parameters; differentiable when grad is enabled.
-
-        Raises:
-            NotDifferentiable: a cotangent meets an instance whose KKT matrix is singular, and the node throws.
-        """
-        _refuse_singular(node, cotangents)
-        z, nu, lam = (_shifted(node, outputs[0]), *outputs[1:3])
-        system = _differentiable_system(node, z, nu, lam, parameters) if torch.is_grad_enabled() else node.system
+    def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
+        system = _system(node, parameters)
         active = system.active
         z_bar, nu_bar, lam_bar, zeta_bar = cotangents
         held = torch.where(active.fixed, -zeta_bar, 0.0)
         w_z, w_nu, w_lam, w_zeta = system.solve(z_bar, nu_bar, active.gather(lam_bar), held)
-        full = (w_z, w_nu, active.scatter(w_lam, lam.shape[-1]), w_zeta)
-        weights = tuple(_mark_failed(node, weight, cotangents) for weight in full)
-        return _parameter_vjp(node, (z, nu, lam), parameters, weights)
+        touched = torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
+        mark = torch.where(touched, torch.nan, 0.0)[:, None]
+        full = (w_z, w_nu, active.scatter(w_lam, node.lam.shape[-1]), w_zeta)
+        weights = tuple(torch.where(node.bad[:, None], mark, w) for w in full)
+        pulled = iter(gradient(lambda *x: -_weighted(node, weights, _fill(parameters, x)), *_floats(parameters)))
+        return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+
+    def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """Push tangents of the parameters forward to (z, nu, lambda, zeta).
+
+        ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
+        """
+        floats = _floats(parameters)
+        pairs = zip(parameters, tangents, strict=True)
+        dots = [torch.zeros_like(p) if t is None else t for p, t in pairs if p.is_floating_point()]
+
+        def along(*weights: Tensor) -> Tensor:
+            partials = gradient(lambda *x: _weighted(node, weights, _fill(parameters, x)), *floats)
+            return torch.stack([(g * dot).sum() for g, dot in zip(partials, dots, strict=True)]).sum()
+
+        system = _system(node, parameters)
+        active = system.active
+        zeros = (torch.zeros_like(node.z), torch.zeros_like(node.nu), torch.zeros_like(node.lam))
+        d_slope, d_h, d_g, d_bound = gradient(along, *zeros, torch.zeros_like(node.z))
+        z_dot, nu_dot, lam_dot, zeta_dot = system.solve(-d_slope, -d_h, -active.gather(d_g), d_bound)
+        moved = (z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot)
+        return tuple(torch.where(node.bad[:, None], torch.nan, dot) for dot in moved)
 
 
-def _shifted(node: Node, z: Tensor) -> Tensor:
-    """Return the anchor as a function of the output ``z``, at a harmless point where there is no solution."""
-    anchor = torch.where(node.solved[:, None], node.anchor, 0.5)
-    return z + (anchor - z).detach() if torch.is_grad_enabled() else anchor
+def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> Tensor:
+    """Return ``v'F`` as a function of the parameters, everything else held constant."""
+    functions, active = node.functions, node.system.active
+    w_z, w_nu, w_lam, w_zeta = weights
+    total = (w_z * functions.slope(node.z, node.nu, node.lam, parameters)).sum()
+    if functions.problem.equality is not None:
+        total = total + (w_nu * functions.equality(node.z, parameters)).sum()
+    if functions.problem.inequality is not None:
+        total = total + (w_lam * functions.inequality(node.z, parameters)).sum()
+    for which, held in (("lower", active.at_lower), ("upper", active.at_upper)):
+        if callable(getattr(functions.problem, which)):
+            bound = torch.where(held, functions.bound(which, parameters), 0.0)
+            total = total + (torch.where(held, w_zeta, 0.0) * bound).sum()
+    return total
 
 
-def _differentiable_system(node: Node, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> KKTSystem:
-    prepared = node.layout.prepare(parameters)
-    hessian = lagrangian_hessian(node.functions, z, nu, lam, prepared)
-    equality = jacobian(node.functions.equality, z, prepared)
-    inequality = jacobian(node.functions.inequality, z, prepared)
+def _system(node: Node, parameters: Parameters) -> KKTSystem:
+    """Return the KKT system as a differentiable function of everything when a second derivative may be wanted."""
+    if not torch.is_grad_enabled():
+        return node.system
+    functions = node.functions
+    hessian = functions.hessian(node.z, node.nu, node.lam, parameters)
+    _, equality = jacobian(lambda t: functions.equality(t, parameters), node.z)
+    _, inequality = jacobian(lambda t: functions.inequality(t, parameters), node.z)
     return KKTSystem.assemble(hessian, equality, inequality, node.system.active, node.system.factor)
 
 
-def _parameter_vjp(
-    node: Node,
-    point: tuple[Tensor, Tensor, Tensor],
-    parameters: Sequence[Tensor],
-    weights: tuple[Tensor, ...],
-) -> tuple[Tensor | None, ...]:
-    """Return ``-(dF/dx)' v``: one gradient of ``v'F`` in the parameters, everything else held constant."""
-    create_graph = torch.is_grad_enabled()
-    functions, (w_z, w_nu, w_lam, w_zeta) = node.functions, weights
-    with torch.enable_grad():
-        aliases = [_alias(p, create_graph) for p in parameters]
-        z = point[0].clone() if point[0].requires_grad else point[0].detach().requires_grad_()
-        nu, lam = point[1:]
-        prepared = node.layout.prepare(aliases)
-        total = (w_z * lagrangian_gradient(functions, z, nu, lam, prepared)).sum()
-        if functions.problem.equality is not None:
-            total = total + (w_nu * functions.equality(z, prepared)).sum()
-        if functions.problem.inequality is not None:
-            total = total + (w_lam * functions.inequality(z, prepared)).sum()
-        for which, held in (("lower", node.system.active.at_lower), ("upper", node.system.active.at_upper)):
-            if callable(getattr(functions.problem, which)):
-                bound = torch.where(held, functions.bound(which, prepared), 0.0)
-                total = total + (torch.where(held, w_zeta, 0.0) * bound).sum()
-        wanted = [alias for alias in aliases if alias.requires_grad]
-        found = iter(_gradients(total, wanted, create_graph))
-    return tuple(-next(found) if alias.requires_grad else None for alias in aliases)
+def _floats(parameters: Parameters) -> Parameters:
+    return tuple(p for p in parameters if p.is_floating_point())
 
 
-def _alias(tensor: Tensor, create_graph: bool) -> Tensor:
-    """Return a tensor equal to the one given, in which partial derivatives can be taken if it requires grad."""
-    if not tensor.requires_grad:
-        return tensor
-    return tensor.clone() if create_graph else tensor.detach().requires_grad_()
+def _fill(parameters: Parameters, floats: tuple[Tensor, ...]) -> Parameters:
+    """Return the parameters with those that are floats replaced in turn."""
+    found = iter(floats)
+    return tuple(next(found) if p.is_floating_point() else p for p in parameters)
 
 
-def _gradients(total: Tensor, wanted: list[Tensor], create_graph: bool) -> tuple[Tensor, ...]:
-    if not total.requires_grad:
-        return tuple(torch.zeros_like(tensor) for tensor in wanted)
-    return torch.autograd.grad(total, wanted, create_graph=create_graph, materialize_grads=True)
+def refuse_singular(node: Node, regular: Tensor, cotangents: tuple[Tensor, ...]) -> None:
+    """Raise if a cotangent reaches an instance whose KKT matrix is singular.
 
-
-def _touched(cotangents: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
-
-
-def _mark_failed(node: Node, weight: Tensor, cotangents: tuple[Tensor, ...]) -> Tensor:
-    """Make the gradient of a failed instance NaN where a cotangent reaches it, zero where none does."""
-    if bool((node.solved & node.regular).all()):
-        return weight
-    bad = ~(node.solved & node.regular)
-    mark = torch.where(_touched(cotangents), torch.nan, 0.0).to(weight.dtype)
-    return torch.where(bad[:, None], mark[:, None], weight)
-
-
-def _refuse_singular(node: Node, cotangents: tuple[Tensor, ...]) -> None:
-    singular = node.solved & ~node.regular
-    if node.throw and bool(singular.any()):
-        met = singular & _touched(cotangents)
-        if bool(met.any()):
-            raise NotDifferentiable(_why_singular(node, met))
+    Raises:
+        NotDifferentiable: names the first instance and the reason.
+    """
+    met = ~regular & torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
+    if bool(met.any()):
+        raise NotDifferentiable(_why_singular(node, met))
 
 
 def _why_singular(node: Node, met: Tensor) -> str:
     first = int(met.nonzero()[0])
-    system, active = node.system, node.system.active
-    identity = torch.eye(system.hessian.shape[-1], dtype=system.hessian.dtype, device=system.hessian.device)
+    system, active, layout = node.system, node.system.active, node.functions.layout
+    identity = torch.eye(layout.size, dtype=system.hessian.dtype, device=system.hessian.device)
     normals = torch.cat(
         [system.equality[first], system.inequality[first][active.used[first]], identity[active.fixed[first]]]
     )
     rank = int(torch.linalg.matrix_rank(normals, rtol=1e-8)) if len(normals) else 0
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), node.layout.batch_shape))
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), layout.batch_shape))
     where = f" at batch index {index}" if index else ""
     if rank < len(normals):
         reason = (
@@ -182,6 +170,6 @@ def _why_singular(node: Node, met: Tensor) -> str:
             "is not isolated; add a regulariser to the objective, or constraints that single out one solution"
         )
     return (
-        f"{int(met.sum())} of {node.layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "
+        f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "
         "`throw=False` to get NaN gradients for these instances only"
     )

@@ -1,6 +1,5 @@
 """A problem bound to its parameters: the batch, flat variables, and the derivative oracle that solvers ask."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._autodiff import gradient, jacobian
 from ._errors import ProblemError
-from ._functions import Functions, grad, lagrangian_gradient, lagrangian_hessian, value_and_rows
+from ._functions import Functions
 from ._layout import Layout
 from ._probe import maps, probe
 from ._problem import Problem
@@ -55,8 +55,7 @@ class BoundProblem:
     def select(self, index: Tensor) -> "BoundProblem":
         """Return the problem of the instances in ``index``, a vector of positions in the flattened batch."""
         layout = replace(self.layout, batch_shape=torch.Size([len(index)]))
-        functions = Functions(self.problem, layout)
-        functions.mapped = self.functions.mapped and len(index) > 1
+        functions = Functions(self.problem, layout, self.functions.mapped)
         parameters = tuple(
             p if shared else p[index] for p, shared in zip(self.parameters, self.layout.shared, strict=True)
         )
@@ -69,42 +68,45 @@ class BoundProblem:
             upper=self.upper[index],
         )
 
+    @torch.no_grad()
     def objective(self, z: Tensor) -> Tensor:
         """Return the objective, (batch,)."""
-        with torch.no_grad():
-            return self.functions.objective(z, self.parameters)
+        return self.functions.objective(z, self.parameters)
 
+    @torch.no_grad()
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective (batch,) and its gradient (batch, n)."""
-        return value_and_rows(self.functions.objective, z, self.parameters)
+        values, rows = jacobian(lambda t: self.functions.objective(t, self.parameters)[:, None], z)
+        return values[:, 0], rows[:, 0]
 
+    @torch.no_grad()
     def equality(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the equality constraints (batch, p) and their Jacobian (batch, p, n)."""
-        return value_and_rows(self.functions.equality, z, self.parameters)
+        return jacobian(lambda t: self.functions.equality(t, self.parameters), z)
 
+    @torch.no_grad()
     def inequality(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inequality constraints (batch, q) and their Jacobian (batch, q, n)."""
-        return value_and_rows(self.functions.inequality, z, self.parameters)
+        return jacobian(lambda t: self.functions.inequality(t, self.parameters), z)
 
+    @torch.no_grad()
     def derivative(self, function: Callable[..., Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values (batch, r) of a function ``(u, *x) -> tensor`` of one instance, and their Jacobian."""
-        return value_and_rows(functools.partial(self.functions.values, function), z, self.parameters)
+        return jacobian(lambda t: self.functions.values(function, t, self.parameters), z)
 
+    @torch.no_grad()
     def hessian(self, z: Tensor, nu: Tensor, lam: Tensor) -> Tensor:
         """Return the Hessian of the Lagrangian, (batch, n, n)."""
-        return lagrangian_hessian(self.functions, z, nu, lam, self.parameters).detach()
+        return self.functions.hessian(z, nu, lam, self.parameters)
 
+    @torch.no_grad()
     def hessian_product(self, z: Tensor, nu: Tensor, lam: Tensor, v: Tensor) -> Tensor:
         """Return the Hessian of the Lagrangian times ``v`` (batch, n), without forming it."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            slope = lagrangian_gradient(self.functions, z, nu, lam, self.parameters)
-            (product,) = grad(slope, z, v)
-        return product.detach()
+        return gradient(lambda t: (self.functions.slope(t, nu, lam, self.parameters) * v).sum(), z)[0]
 
 
-def bind(problem: Problem, parameters: Sequence[Any]) -> tuple[BoundProblem, tuple[Tensor, ...]]:
-    """Bind parameters to a problem after checking both.
+def arrange(problem: Problem, parameters: Sequence[Any]) -> tuple[Layout, tuple[Tensor, ...]]:
+    """Lay out parameters and variables: everything about them but their values.
 
     Args:
         problem: the problem.
@@ -112,11 +114,11 @@ def bind(problem: Problem, parameters: Sequence[Any]) -> tuple[BoundProblem, tup
             and arrays become tensors in the dtype of the others.
 
     Returns:
-        The bound problem, and the parameters as the tensors that gradients go to.
+        The layout, and the parameters prepared for it: differentiable in the caller's, see :meth:`Layout.prepare`.
 
     Raises:
         SignatureError: shapes do not fit the signature.
-        ProblemError: mixed dtypes or devices, or functions that break their contract.
+        ProblemError: mixed dtypes or devices.
     """
     tensors = _as_tensors(parameters, problem.parameter_names)
     sizes, batch_shape = problem.signature.match(tensors, problem.parameter_names)
@@ -125,20 +127,33 @@ def bind(problem: Problem, parameters: Sequence[Any]) -> tuple[BoundProblem, tup
     layout = Layout(
         batch_shape=batch_shape,
         shapes=(),
-        core_ndims=core_ndims,
         shared=tuple(t.shape[: t.ndim - k].numel() == 1 for t, k in zip(tensors, core_ndims, strict=True)),
         dtype=floating[0].dtype if floating else torch.get_default_dtype(),
         device=tensors[0].device if tensors else torch.get_default_device(),
     )
-    prepared = tuple(p.detach() for p in layout.prepare(tensors))
-    layout = replace(layout, shapes=_variable_shapes(problem, sizes, layout, prepared))
+    prepared = layout.prepare(tensors, core_ndims)
+    return replace(layout, shapes=_variable_shapes(problem, sizes, layout, prepared)), prepared
+
+
+def bind(problem: Problem, parameters: Sequence[Any]) -> BoundProblem:
+    """Bind parameters to a problem, their values only; see :func:`arrange` and :func:`bind_prepared`."""
+    layout, prepared = arrange(problem, parameters)
+    return bind_prepared(problem, layout, tuple(p.detach() for p in prepared))
+
+
+def bind_prepared(problem: Problem, layout: Layout, prepared: tuple[Tensor, ...]) -> BoundProblem:
+    """Bind prepared parameters to a problem after checking its functions on the first instance.
+
+    Raises:
+        ProblemError: functions that break their contract.
+    """
     functions = Functions(problem, layout)
     equalities, inequalities = probe(functions, _first(layout, prepared))
     if functions.mapped:
-        functions.mapped = maps(functions, prepared)
+        functions = Functions(problem, layout, maps(functions, prepared))
     with torch.no_grad():
         lower, upper = functions.bound("lower", prepared), functions.bound("upper", prepared)
-    return BoundProblem(problem, layout, functions, prepared, lower, upper, equalities, inequalities), tensors
+    return BoundProblem(problem, layout, functions, prepared, lower, upper, equalities, inequalities)
 
 
 def _first(layout: Layout, prepared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

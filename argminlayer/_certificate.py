@@ -12,14 +12,16 @@ from ._linear import SINGULAR
 from ._multipliers import recover_multipliers
 from ._solution import Certificate, PointKind, Status
 
-FLOOR = 1e-4
-"""Forces below this are measured absolutely: a gradient of 1e-10 is zero whatever the scale of the problem."""
+FLOOR = 1e-30
+"""Only keeps the forces of a problem without any from being divided by; everything else is relative."""
 CONVERGED = 1e-12
 """A point whose estimated error is below this is not refined any further."""
 REACH = 1e-2
 """Refinement that would move a point further than this, over ``1 + |u|``, is no refinement and is not done."""
 NEAR = 100.0
 """A regular point may be this many tolerances away from the solution, by the length of a Newton step."""
+EXACT = 1e-9
+"""A slack or multiplier below this, scaled, is zero at a refined point."""
 ROUNDS = 4
 """Newton steps of a refinement, at most."""
 
@@ -62,10 +64,10 @@ class _Group:
     pull: Tensor
 
     def weak(self, accuracy: float) -> Tensor:
-        return torch.maximum(self.slack.abs(), self.pull.abs()) <= accuracy
+        return torch.maximum(self.slack.abs(), self.pull.abs()) < accuracy
 
     def active(self, accuracy: float) -> Tensor:
-        return (self.pull > self.slack) | self.weak(accuracy)
+        return (self.pull > self.slack.clamp_min(0.0)) | (self.slack < -EXACT) | self.weak(accuracy)
 
 
 def measure(
@@ -89,12 +91,18 @@ def measure(
     g, G = bound.inequality(z)
     extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)
     slack, below, above = -g / (_length(G) * extent), (z - bound.lower) / extent, (bound.upper - z) / extent
-    if nu is None or lam is None:
+    if bound.problem.objective is None:
+        nu, lam = torch.zeros_like(h), torch.zeros_like(g)
+    elif nu is None or lam is None:
         nu, lam = recover_multipliers(_finite(gradient), _finite(A), _finite(G), _finite(slack), below, above)
     hessian = bound.hessian(z, nu, lam)
     force = _force(gradient, A, nu, G, lam, hessian, extent)
     push = (gradient + _apply(A.mT, nu) + _apply(G.mT, lam)) / force
-    groups = (_Group(slack, lam * _length(G) / force), _Group(below, push), _Group(above, -push))
+    groups = (
+        _Group(slack, lam * torch.linalg.vector_norm(G, dim=-1) / force),
+        _Group(below, push),
+        _Group(above, -push),
+    )
     system = _assemble(groups, _finite(hessian), _finite(A), _finite(G), accuracy)
     lam = lam * system.active.scatter(torch.ones_like(system.active.used, dtype=lam.dtype), lam.shape[-1])
     slope = gradient + _apply(A.mT, nu) + _apply(G.mT, lam)
@@ -170,21 +178,31 @@ def refine(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
     """Take Newton steps on the KKT conditions where they reduce the residual and stay near; return the last point.
 
     Solvers stop at 1e-6 or 1e-8; from there a step or two reach rounding, and the derivative is that of the exact
-    solution. An instance whose KKT matrix is singular, or that would move far, is left where it is.
+    solution. An instance whose KKT matrix is singular, or that would move far, is left where it is. What looked weakly
+    active at the solver's accuracy is tried as inactive, too, and looked at again at the accuracy reached.
     """
+    best = _newton(bound, point)
+    if not bool((point.certificate.weakly_active > 0).any()):
+        return best
+    other = _newton(bound, measure(bound, *_state(point), accuracy=0.0))
+    better = (point.certificate.weakly_active > 0) & (10.0 * _total(other) + CONVERGED < _total(best))
+    return measure(bound, *_where(better, _state(other), _state(best)), accuracy=EXACT)
+
+
+def _newton(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
     for _ in range(ROUNDS):
         wanted = _refinable(point)
         if not bool(wanted.any()):
             return point
         moved = _where(wanted, [old + step for old, step in zip(_state(point), point.step, strict=True)], _state(point))
-        trial = measure(bound, *moved, accuracy=1e-9)
-        better = wanted & (trial.residual + _error(trial) < point.residual + _error(point))
+        trial = measure(bound, *moved, accuracy=EXACT)
+        better = wanted & (_total(trial) < _total(point))
         if bool((better == wanted).all()):
             point = trial
         elif not bool(better.any()):
             return point
         else:
-            return measure(bound, *_where(better, moved, _state(point)), accuracy=1e-9)
+            return measure(bound, *_where(better, moved, _state(point)), accuracy=EXACT)
     return point
 
 
@@ -202,8 +220,8 @@ def _where(mask: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> tuple[
     return z, nu, lam
 
 
-def _error(point: KKTPoint) -> Tensor:
-    return torch.nan_to_num(point.certificate.error, nan=torch.inf, posinf=1e300)
+def _total(point: KKTPoint) -> Tensor:
+    return point.residual + torch.nan_to_num(point.certificate.error, nan=torch.inf, posinf=1e300)
 
 
 def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:

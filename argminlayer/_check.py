@@ -68,7 +68,7 @@ def check(problem: Problem, *parameters: Any, solver: str | AbstractSolver | Non
         p.detach().to(WORKING_DTYPE) if p.is_floating_point() else p for p in map(torch.as_tensor, parameters)
     )
     solution = solve(problem, *tensors, solver=solver)
-    bound, _ = bind(problem, tensors)
+    bound = bind(problem, tensors)
     z = bound.layout.flatten(solution.iterate, "the solution").reshape(bound.batch, bound.size)
     results = [
         *_check_derivatives(bound, z),

@@ -1,4 +1,4 @@
-"""Objective and constraints of a problem for a whole batch of flat variables, and their derivatives by autograd."""
+"""Objective, constraints and Lagrangian of a problem for a whole batch of flat variables."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._autodiff import gradient, jacobian
 from ._errors import ProblemError
 from ._layout import WORKING_DTYPE, Layout
 from ._problem import Bound, Problem
@@ -19,10 +20,10 @@ class Functions:
     ``torch.vmap``; functions that it cannot map (control flow that depends on data) run instance by instance.
     """
 
-    def __init__(self, problem: Problem, layout: Layout):
+    def __init__(self, problem: Problem, layout: Layout, mapped: bool = True):
         self.problem = problem
         self.layout = layout
-        self.mapped = layout.batch > 1
+        self.mapped = mapped and layout.batch > 1
 
     def batched(self, function: Callable[..., Tensor], z: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
         """Return ``function([z,] *parameters)`` of every instance, stacked along the first dimension."""
@@ -114,6 +115,23 @@ class Functions:
         """Return the flattened values (batch, r) of any function ``(u, *x)`` of one instance."""
         return self.batched(lambda t, *x: _vector(function(self.layout.unflatten(t), *x), t), z, parameters)
 
+    def lagrangian(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return ``f + nu'h + lambda'g`` summed over the batch, ()."""
+        total = self.objective(z, parameters).sum()
+        if self.problem.equality is not None:
+            total = total + (nu * self.equality(z, parameters)).sum()
+        if self.problem.inequality is not None:
+            total = total + (lam * self.inequality(z, parameters)).sum()
+        return total
+
+    def slope(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the gradient of the Lagrangian in ``z``, (batch, n)."""
+        return gradient(lambda t: self.lagrangian(t, nu, lam, parameters), z)[0]
+
+    def hessian(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the Hessian of the Lagrangian in ``z``, (batch, n, n)."""
+        return jacobian(lambda t: self.slope(t, nu, lam, parameters), z)[1]
+
     def start_one(self, start: Any, *parameters: Tensor) -> Tensor:
         """Return a start given as a function, of one instance, (n,)."""
         return self.layout.flatten(start(*parameters), "the start")
@@ -124,70 +142,3 @@ def _vector(value: Any, z: Tensor) -> Tensor:
     if len(parts) == 1 and isinstance(parts[0], Tensor):
         return parts[0].reshape(-1)
     return torch.cat([torch.as_tensor(part, dtype=z.dtype, device=z.device).reshape(-1) for part in parts])
-
-
-def lagrangian_gradient(
-    functions: Functions, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]
-) -> Tensor:
-    """Return the gradient in ``z`` of ``f + nu'h + lambda'g``, (batch, n), part of the graph when grad is enabled."""
-    lagrangian = functions.objective(z, parameters).sum()
-    if functions.problem.equality is not None:
-        lagrangian = lagrangian + (nu * functions.equality(z, parameters)).sum()
-    if functions.problem.inequality is not None:
-        lagrangian = lagrangian + (lam * functions.inequality(z, parameters)).sum()
-    (slope,) = grad(lagrangian, z, None, create_graph=True)
-    return slope
-
-
-def lagrangian_hessian(
-    functions: Functions, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]
-) -> Tensor:
-    """Return the Hessian in ``z`` of ``f + nu'h + lambda'g``, (batch, n, n), differentiable when grad is enabled."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not (create_graph and z.requires_grad):
-            z = z.detach().requires_grad_()
-        slope = lagrangian_gradient(functions, z, nu, lam, parameters)
-        return rows(slope, z, create_graph=create_graph)
-
-
-def jacobian(function: Callable[..., Tensor], z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the Jacobian (batch, rows, n) of a batched function, differentiable when grad is enabled."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not (create_graph and z.requires_grad):
-            z = z.detach().requires_grad_()
-        return rows(function(z, parameters), z, create_graph=create_graph)
-
-
-def rows(values: Tensor, z: Tensor, *, create_graph: bool) -> Tensor:
-    """Return the derivative (batch, rows, n) of ``values`` (batch, rows) in ``z`` (batch, n) of the same graph."""
-    batch, count = values.shape
-    if count == 0 or batch == 0 or not values.requires_grad:
-        return z.new_zeros(batch, count, z.shape[-1])
-    if count == 1:
-        (row,) = grad(values, z, torch.ones_like(values), create_graph=create_graph)
-        return row[:, None, :]
-    basis = torch.eye(count, dtype=values.dtype, device=values.device)[:, None, :].expand(count, batch, count)
-    (stacked,) = torch.autograd.grad(
-        values, z, basis, create_graph=create_graph, retain_graph=True, is_grads_batched=True, materialize_grads=True
-    )
-    return stacked.transpose(0, 1)
-
-
-def grad(values: Tensor, z: Tensor, v: Tensor | None, create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Return ``(v'd values/dz,)``, zero where ``values`` do not depend on ``z``."""
-    if not values.requires_grad:
-        return (torch.zeros_like(z),)
-    return torch.autograd.grad(values, z, v, create_graph=create_graph, materialize_grads=True)
-
-
-def value_and_rows(function: Callable[..., Tensor], z: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return detached values of a batched function, (batch,) or (batch, r), and their derivative in ``z``."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        values = function(z, parameters)
-        if values.ndim == 1:
-            (slope,) = grad(values, z, torch.ones_like(values))
-            return values.detach(), slope.detach()
-        return values.detach(), rows(values, z, create_graph=False).detach()

@@ -20,7 +20,6 @@ class Layout:
 
     batch_shape: torch.Size
     shapes: tuple[torch.Size, ...]
-    core_ndims: tuple[int, ...]
     shared: tuple[bool, ...]
     dtype: torch.dtype
     device: torch.device
@@ -67,14 +66,14 @@ class Layout:
             )
         return tensor.reshape((*tensor.shape[:lead], shape.numel()))
 
-    def prepare(self, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def prepare(self, parameters: Sequence[Tensor], core_ndims: Sequence[int]) -> tuple[Tensor, ...]:
         """Return parameters as (batch, *core), or (*core) when shared by the batch, floats in working precision.
 
         Differentiable: the gradient of a shared or broadcast parameter is the sum over the instances that use it.
         """
         return tuple(
             self._prepare_one(parameter, core, shared)
-            for parameter, core, shared in zip(parameters, self.core_ndims, self.shared, strict=True)
+            for parameter, core, shared in zip(parameters, core_ndims, self.shared, strict=True)
         )
 
     def _prepare_one(self, parameter: Tensor, core_ndim: int, shared: bool) -> Tensor:

@@ -1,18 +1,17 @@
 """Solving a batch: attempts by solvers from starts, each certified, until nothing is left or nothing helps."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._bound import BoundProblem
-from ._certificate import KKTPoint, judge, locally_infeasible, measure, refine
+from ._certificate import EXACT, KKTPoint, judge, locally_infeasible, measure, refine
 from ._errors import SolverError
 from ._select import Choice
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate
-from ._start import default_starts, start_points
+from ._start import default_starts
 
 SOLVE_TOLERANCE = 1e-6
 """Scaled residual that a solver's answer may have, after refinement."""
@@ -30,10 +29,9 @@ class Found:
     iterations: Tensor
     messages: tuple[str, ...]
     solver: str
-    seconds: float = 0.0
 
 
-def search(bound: BoundProblem, choice: Choice, start: Any) -> Found:
+def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> Found:
     """Solve every instance with the solvers chosen and return what is best.
 
     Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
@@ -43,16 +41,15 @@ def search(bound: BoundProblem, choice: Choice, start: Any) -> Found:
     Args:
         bound: the problem, all parameters finite.
         choice: the solvers.
-        start: the caller's start or starts, or None.
+        starts: the caller's, (batch, n) each, or None for the default.
     """
-    starts = default_starts(bound) if start is None else start_points(bound, start)
     first, *others = choice.chain
-    best = _attempt(bound, first, starts[0])
-    if start is not None:
-        for other in starts[1:]:
-            best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
-    rescues = [(first, s) for s in starts[1:]] if start is None else []
-    for solver, begin in [*rescues, *((s, starts[0]) for s in others)]:
+    begins = default_starts(bound) if starts is None else starts
+    best = _attempt(bound, first, begins[0])
+    for other in [] if starts is None else starts[1:]:
+        best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
+    rescues = [(first, begin) for begin in begins[1:]] if starts is None else []
+    for solver, begin in [*rescues, *((solver, begins[0]) for solver in others)]:
         left = ((best.status != Status.SOLVED) & (best.status != Status.UNBOUNDED)).nonzero()[:, 0]
         if len(left) == 0:
             break
@@ -115,7 +112,7 @@ def _certified(bound: BoundProblem, z: Tensor, candidate: Candidate) -> KKTPoint
 
 def _choose_point(bound: BoundProblem, where: Tensor, new: KKTPoint, old: KKTPoint) -> KKTPoint:
     nu, lam = torch.where(where, new.nu, old.nu), torch.where(where, new.lam, old.lam)
-    return measure(bound, torch.where(where, new.z, old.z), nu, lam, accuracy=1e-9)
+    return measure(bound, torch.where(where, new.z, old.z), nu, lam, accuracy=EXACT)
 
 
 def _check_candidate(bound: BoundProblem, solver: AbstractSolver, candidate: Candidate) -> None:
@@ -159,11 +156,14 @@ def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Fou
         return old.index_copy(0, to, new[take])
 
     z, nu, lam = (put(getattr(best.point, f), getattr(trial.point, f)) for f in ("z", "nu", "lam"))
+    point = measure(bound, z, nu, lam, accuracy=EXACT)
+    status = put(best.status, trial.status)
+    status = torch.where(status == Status.SOLVED, judge(point, SOLVE_TOLERANCE, torch.zeros_like(status)), status)
     messages = dict(zip(to.tolist(), (trial.messages[i] for i in take.tolist()), strict=True))
     names = best.solver.split(", ")
     return Found(
-        point=measure(bound, z, nu, lam, accuracy=1e-9),
-        status=put(best.status, trial.status),
+        point=point,
+        status=status,
         objective=put(best.objective, trial.objective),
         iterations=put(best.iterations, trial.iterations),
         messages=tuple(messages.get(i, old) for i, old in enumerate(best.messages)),

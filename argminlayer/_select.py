@@ -90,7 +90,7 @@ def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | N
     Raises:
         SolverError: the solver asked for is unknown, not installed, or does not support the problem.
     """
-    bound, _ = bind(problem, parameters)
+    bound = bind(problem, parameters)
     verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
     request = _request(solver)
     if request == AUTO and all(v.reason for v in verdicts):

@@ -1,6 +1,7 @@
 """Where solvers begin: the caller's starts, or points inside the bounds."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,56 +9,82 @@ from torch import Tensor
 
 from ._bound import BoundProblem
 from ._errors import ProblemError
+from ._layout import Layout
 from ._solution import Solution
 
 DEFAULT_STARTS = 4
 """Starts tried, one after the other on what is left unsolved, when the caller gives none."""
 
 
-def start_points(bound: BoundProblem, start: Any) -> list[Tensor]:
-    """Return the caller's starts as flat tensors (batch, n), inside the bounds.
+Starts = tuple[Callable[..., Any] | int, ...]
+"""Starts as functions of the parameters, or as positions among given tensors."""
+
+
+def read_starts(layout: Layout, start: Any) -> tuple[Starts | None, tuple[Tensor, ...]]:
+    """Return the caller's starts, None for the default, and the tensors (batch, n) that they refer to.
 
     Args:
-        bound: the problem.
+        layout: shapes and batch.
         start: as for :class:`argminlayer.Problem`, or a :class:`argminlayer.Solution` to go on from.
 
     Raises:
-        ProblemError: wrong shape, NaN or infinite values, or an empty list.
+        ProblemError: wrong shape, or an empty list.
     """
-    starts = start if isinstance(start, list) else [start]
-    if not starts:
+    if start is None:
+        return None, ()
+    listed = start if isinstance(start, list) else [start]
+    if not listed:
         raise ProblemError("the list of starts is empty; give at least one, or None for the default")
-    return [_clip(bound, _one(bound, s)) for s in starts]
-
-
-def _one(bound: BoundProblem, start: Any) -> Tensor:
-    with torch.no_grad():
-        if callable(start):
-            functions = bound.functions
-            flat = functions.batched(lambda *x: functions.start_one(start, *x), None, bound.parameters)
+    starts: list[Callable[..., Any] | int] = []
+    given: list[Tensor] = []
+    for one in listed:
+        if callable(one):
+            starts.append(one)
         else:
-            given = start.iterate if isinstance(start, Solution) else start
-            flat = flat_value(bound, given, "the start")
-    if not bool(flat.isfinite().all()):
-        raise ProblemError("the start has NaN or infinite entries; give a finite point, or None for the default")
-    return flat.contiguous()
+            starts.append(len(given))
+            given.append(flat_value(layout, one.iterate if isinstance(one, Solution) else one, "the start"))
+    return tuple(starts), tuple(given)
 
 
-def flat_value(bound: BoundProblem, value: Any, what: str) -> Tensor:
-    """Return variables in the caller's shape, broadcast to the batch, as a flat detached tensor (batch, n).
+def flat_value(layout: Layout, value: Any, what: str) -> Tensor:
+    """Return variables in the caller's shape, broadcast to the batch, as a flat tensor (batch, n).
 
     Raises:
         ProblemError: the shapes do not fit; ``what`` names the value.
     """
-    flat = bound.layout.flatten(value, what).detach()
-    shape = bound.layout.batch_shape + flat.shape[-1:]
+    flat = layout.flatten(value, what)
     try:
-        return flat.expand(shape).reshape(bound.batch, bound.size)
+        return flat.expand(layout.batch_shape + flat.shape[-1:]).reshape(layout.batch, layout.size)
     except RuntimeError as error:
         raise ProblemError(
             f"{what} has leading dimensions {tuple(flat.shape[:-1])}, which do not broadcast to the batch "
-            f"{tuple(bound.layout.batch_shape)}"
+            f"{tuple(layout.batch_shape)}"
         ) from error
+
+
+def first_start(bound: BoundProblem) -> Tensor:
+    """Return where a solver would begin with nothing but the problem, (batch, n)."""
+    starts, given = read_starts(bound.layout, bound.problem.start)
+    return default_starts(bound)[0] if starts is None else start_points(bound, starts, given)[0]
+
+
+def start_points(bound: BoundProblem, starts: Starts, given: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return starts as points (batch, n) inside the bounds.
+
+    Raises:
+        ProblemError: NaN or infinite entries.
+    """
+    return [_clip(bound, _point(bound, start, given)) for start in starts]
+
+
+def _point(bound: BoundProblem, start: Callable[..., Any] | int, given: tuple[Tensor, ...]) -> Tensor:
+    if isinstance(start, int):
+        flat = given[start]
+    else:
+        flat = bound.functions.batched(functools.partial(bound.functions.start_one, start), None, bound.parameters)
+    if not bool(flat.isfinite().all()):
+        raise ProblemError("the start has NaN or infinite entries; give a finite point, or None for the default")
+    return flat.contiguous()
 
 
 def default_starts(bound: BoundProblem) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Derivatives by differences: what a gradient is compared with, because it knows nothing of how the gradient is made."""
+"""Derivatives by differences: what gradients are compared with, because it knows nothing of how they are made."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,7 @@ STEP = 1e-3
 """Over ``1 + |entry|``: the extrapolated error, of order ``STEP ** 4``, then meets that of an answer good to 1e-12."""
 
 
-def central_differences(
-    function: Callable[..., Tensor], *parameters: Tensor, step: float = STEP
-) -> tuple[Tensor, ...]:
+def central_differences(function: Callable[..., Tensor], *parameters: Tensor, step: float = STEP) -> tuple[Tensor, ...]:
     """Return the Jacobian of ``function`` in each parameter, by central differences with Richardson's extrapolation.
 
     With D(s) = (f(x + s e) - f(x - s e)) / 2s for each entry of each parameter, returns (4 D(s/2) - D(s)) / 3, whose

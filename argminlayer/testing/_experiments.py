@@ -31,7 +31,7 @@ class ExperimentConformance:
     def test_it_is_a_frozen_value_with_a_default_for_every_setting(self) -> None:
         cls = type(self.experiment)
         assert dataclasses.is_dataclass(cls), "decorate it with @dataclass(frozen=True)"
-        assert cls.__dataclass_params__.frozen, "decorate it with @dataclass(frozen=True)"  # type: ignore[attr-defined]
+        assert cls.__dataclass_params__.frozen, "decorate it with @dataclass(frozen=True)"
         assert isinstance(cls(), AbstractExperiment), "every setting needs a default"
         assert cls.name
         assert cls.summary
@@ -70,11 +70,11 @@ class ExperimentConformance:
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         before = copy.deepcopy(self.experiment)
-        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index, union-attr]
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
         self._run()
         assert torch.equal(torch.get_rng_state(), states[0]), "draw from a torch.Generator of its own"
         assert random.getstate() == states[1], "draw from a random.Random of its own"
-        assert np.random.get_state()[1].tolist() == states[2], "draw from a numpy Generator of its own"  # type: ignore[index, union-attr]
+        assert np.random.get_state()[1].tolist() == states[2], "draw from a numpy Generator of its own"  # type: ignore[index]
         assert self.experiment == before
         assert capsys.readouterr().out == "", "show progress through `progress`; tables and notes belong in the result"
 

@@ -31,7 +31,8 @@ def _no_forces(*parameters: Tensor) -> tuple[Tensor, Tensor]:
 
 def _distance(u: Tensor, x: Tensor, *others: Tensor) -> Tensor:
     del others
-    return 0.5 * (u - x).square().sum()
+    squares: Tensor = (u - x).square()
+    return 0.5 * squares.sum()
 
 
 def _excess(p: Tensor, r: Tensor) -> Tensor:
@@ -395,7 +396,8 @@ def _infeasible() -> list[KnownProblem]:
     lows = _t([0.1, 2.0, -0.5])
 
     def onto(x: Tensor, s: Tensor) -> Tensor:
-        return s.clamp_min(0.0).sqrt() * x / x.norm()
+        size: Tensor = s.clamp_min(0.0).sqrt()
+        return size * x / x.norm()
 
     def pull(x: Tensor, s: Tensor) -> Tensor:
         return _excess(x, s.abs().sqrt())

@@ -1,6 +1,7 @@
 """The data sets: those of scikit-learn that the paper uses, and any CSV file of numbers."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,18 +145,29 @@ def _read(path: Path) -> Any:
     with explained_imports("reading a CSV file"):
         import pandas as pd
     try:
-        frame = pd.read_csv(path, skipinitialspace=True, low_memory=False)
+        with warnings.catch_warnings():
+            # Otherwise rows that are longer than the header lose their last fields.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, skipinitialspace=True, low_memory=False, index_col=False)
     except pd.errors.EmptyDataError as error:
         raise al.ExperimentError(f"{path} is empty; it needs a header line and rows of numbers") from error
     except OSError as error:
         raise al.ExperimentError(f"cannot read {path}: {error.strerror or error}") from error
+    except pd.errors.ParserWarning as error:
+        raise al.ExperimentError(
+            f"the rows of {path} have more fields than its header; every column needs a name"
+        ) from error
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         reason = str(error).strip()
         raise al.ExperimentError(
             f"{path} is not a CSV file: {reason}. Expected: UTF-8 text, a header line, fields separated by commas"
         ) from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise al.ExperimentError(f"the rows of {path} have more fields than its header; every column needs a name")
+    nameless = [column + 1 for column, name in enumerate(frame.columns) if str(name).startswith("Unnamed: ")]
+    if nameless:
+        raise al.ExperimentError(
+            f"column {nameless[0]} of {path} has no name in the header; name it, or remove it if it only numbers the "
+            "rows"
+        )
     if frame.empty:
         raise al.ExperimentError(f"{path} has a header but no rows; it needs at least as many rows as folds")
     return frame.rename(columns=str)

@@ -16,14 +16,20 @@ from ._ridge import Evaluation
 SECANT = "secant"
 LONGEST_STEP = 2.0
 """Of the secant search in log mu, while it looks for a change of sign: a valley narrower than this may be missed."""
-_LBFGS: Mapping[str, Any] = {
+NEIGHBOURHOOD = (1e-3, 0.5)
+"""How far away in log mu an evaluation may be to tell the curvature: nearer it is rounding, farther it is another place."""
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # One step for each call, as the others; a line search, without which it creeps where the loss is concave; and no
     # tolerances of its own, which are absolute, so that the rules decide when to stop.
-    "max_iter": 1,
-    "max_eval": 25,
-    "line_search_fn": "strong_wolfe",
-    "tolerance_grad": 0.0,
-    "tolerance_change": 0.0,
+    "lbfgs": {
+        "max_iter": 1,
+        "max_eval": 25,
+        "line_search_fn": "strong_wolfe",
+        "tolerance_grad": 0.0,
+        "tolerance_change": 0.0,
+    },
+    # Its shortest step, 1e-6 if not told, must not bound the accuracy.
+    "rprop": {"step_sizes": (1e-12, 50.0)},
 }
 _NOT_FOR_ONE_NUMBER = {"muon", "optimizer", "sparseadam"}
 
@@ -99,16 +105,26 @@ class _Path:
         return self.last
 
     def secant_step(self) -> float:
-        """Return the step from the last evaluation to a minimum as the last two see it, infinite if they see none.
-
-        It measures accuracy whatever the scale of the loss. Unlike a small hypergradient it does not take a flat
-        stretch for a minimum: where a loss levels off as mu or 1/mu, the step has size one, or there is none.
-        """
-        if len(self.steps) < 2:
-            return math.inf
+        """Return the step from the last evaluation to a minimum as the last two see it, infinite if they see none."""
         before, last = self.steps[-2:]
         rise, run = last.slope - before.slope, last.log_mu - before.log_mu
         return -last.slope * run / rise if rise * run > 0 else math.inf
+
+    def distance(self) -> float:
+        """Return how far in log mu the last evaluation is from a minimum, infinite if none is seen.
+
+        That is the hypergradient over its slope towards the nearest evaluation of :data:`NEIGHBOURHOOD`. Unlike a small
+        hypergradient it does not depend on the scale of the loss, and does not take a flat stretch for a minimum: where
+        a loss levels off as mu or 1/mu, the distance is above one, or there is none.
+        """
+        nearest, farthest = NEIGHBOURHOOD
+        runs = ((abs(step.log_mu - self.last.log_mu), step) for step in self.steps)
+        near = [(run, step) for run, step in runs if nearest <= run <= farthest]
+        if not near:
+            return math.inf
+        _, other = min(near, key=lambda pair: pair[0])
+        curvature = (self.last.slope - other.slope) / (self.last.log_mu - other.log_mu)
+        return abs(self.last.slope) / curvature if curvature > 0 else math.inf
 
     def at_limit(self) -> Outcome | None:
         """Return which limit of mu the loss falls towards at the last evaluation, if that is on it."""
@@ -146,7 +162,7 @@ def check_search(name: str) -> None:
     Raises:
         ExperimentError: with near matches and all that there are.
     """
-    known = [SECANT, *_optimizers()]
+    known = [SECANT, *optimizers()]
     if name != SECANT and name.lower() not in known:
         raise al.ExperimentError(
             f"there is no search {name!r}.{near_matches(name.lower(), known)} Known are {', '.join(known)}"
@@ -164,7 +180,7 @@ def _secant(path: _Path, start: float) -> Outcome:
     if isinstance(ends, Outcome):
         return ends
     low, high = sorted(ends, key=lambda end: end.log_mu)
-    while min(abs(path.secant_step()), high.log_mu - low.log_mu) > path.rules.tolerance:
+    while min(path.distance(), high.log_mu - low.log_mu) > path.rules.tolerance:
         before, last = path.steps[-2:]
         step = path.secant_step()
         target = last.log_mu + step
@@ -195,12 +211,11 @@ def _bracket(path: _Path) -> tuple[Evaluation, Evaluation] | Outcome:
 def _descent(name: str) -> Callable[[_Path, float], Outcome]:
     """Return the search by a torch optimizer of log mu, on the loss over the first loss."""
     check_search(name)
-    optimizer_class = _optimizers()[name.lower()]
-    extra = _LBFGS if optimizer_class is torch.optim.LBFGS else {}
+    optimizer_class, options = optimizers()[name.lower()], _OPTIONS.get(name.lower(), {})
 
     def descent(path: _Path, start: float) -> Outcome:
         log_mu = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-        optimizer = optimizer_class([log_mu], lr=path.rules.rate, **extra)
+        optimizer = optimizer_class([log_mu], lr=path.rules.rate, **options)
 
         def closure() -> Any:
             here = path.to(log_mu.item())
@@ -215,7 +230,7 @@ def _descent(name: str) -> Callable[[_Path, float], Outcome]:
             limit = path.at_limit()
             if limit is not None:
                 return limit
-            if abs(path.secant_step()) <= path.rules.tolerance:
+            if path.distance() <= path.rules.tolerance:
                 return Outcome.MINIMUM
             with torch.no_grad():
                 log_mu.fill_(path.rules.clip(log_mu.item()))
@@ -223,7 +238,7 @@ def _descent(name: str) -> Callable[[_Path, float], Outcome]:
     return descent
 
 
-def _optimizers() -> Mapping[str, Callable[..., torch.optim.Optimizer]]:
+def optimizers() -> Mapping[str, Callable[..., torch.optim.Optimizer]]:
     """Return the optimizers of torch that can move a single number, by their names in lower case."""
     classes = (value for value in vars(torch.optim).values() if isinstance(value, type))
     named = {c.__name__.lower(): c for c in classes if issubclass(c, torch.optim.Optimizer)}

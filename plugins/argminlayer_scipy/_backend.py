@@ -44,9 +44,11 @@ def solve_instance(solver: AbstractSciPy, problem: al.BoundProblem, start: Tenso
     if z.size and np.all(lower == upper):
         return al.Point(torch.as_tensor(lower), al.Status.SOLVED, message="all variables are fixed by their bounds")
     try:
-        if problem.problem.objective is not None:
-            oracle.rescale(z)
-        return _METHODS[type(solver)](solver, oracle, z)
+        # where the functions are not finite SciPy's arithmetic is not either; the certificate says so
+        with np.errstate(all="ignore"):
+            if problem.problem.objective is not None:
+                oracle.rescale(z)
+            return _METHODS[type(solver)](solver, oracle, z)
     except Stopped as stopped:
         last = z if oracle.last is None else oracle.last
         return al.Point(torch.as_tensor(last), stopped.status, message=_STOPPED[stopped.status])
@@ -55,7 +57,7 @@ def solve_instance(solver: AbstractSciPy, problem: al.BoundProblem, start: Tenso
 _STOPPED = {
     al.Status.TIME_LIMIT: "the time limit was reached",
     al.Status.UNBOUNDED: "the iterates or the objective ran away to infinity",
-    al.Status.NOT_FINITE: "the start or the first step is not finite",
+    al.Status.NOT_FINITE: "the objective or its gradient is not finite at the start",
 }
 
 

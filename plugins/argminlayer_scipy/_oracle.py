@@ -47,10 +47,16 @@ class Oracle:
         """Divide the objective by the size of its gradient at and near ``start`` where that is far from one.
 
         SciPy's tolerances are absolute: an objective of size 1e-8 would be called optimal anywhere.
+
+        Raises:
+            Stopped: the objective or its gradient is not finite at ``start``.
         """
         near = start + 0.1 * (1.0 + np.abs(start)) * np.sin(1.0 + np.arange(start.size))
         lower, upper = self.limits()
         slopes = [self.objective(point)[1] for point in (start, np.clip(near, lower, upper))]
+        if not np.isfinite(self.objective(start)[0]) or not np.all(np.isfinite(slopes[0])):
+            self.last = start
+            raise Stopped(al.Status.NOT_FINITE)
         size = max((np.abs(slope).max(initial=0.0) for slope in slopes if np.all(np.isfinite(slope))), default=0.0)
         if size > 0 and not SENSIBLE[0] <= size <= SENSIBLE[1]:
             self.scale = 1.0 / float(size)
@@ -128,7 +134,7 @@ class Oracle:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise Stopped(al.Status.TIME_LIMIT)
         if not np.all(np.abs(z) < RUNAWAY_POINT):
-            raise Stopped(al.Status.UNBOUNDED if self.last is not None else al.Status.NOT_FINITE)
+            raise Stopped(al.Status.UNBOUNDED)
         value, rows = evaluate(self._tensor(z))
         result = _numpy(value), _numpy(rows)
         self.last = z.copy()
