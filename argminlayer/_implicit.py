@@ -101,7 +101,8 @@ class Task:
 
 def solve_implicitly(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tensor, ...]) -> Outcome:
     """Return the outcome of a task, differentiable in the prepared parameters."""
-    return _rebuild(_Implicit.apply(task, *given, *prepared))  # type: ignore[no-untyped-call]
+    constant = (tensor.detach() for tensor in given)
+    return _rebuild(_Implicit.apply(task, *constant, *prepared))  # type: ignore[no-untyped-call]
 
 
 class _Implicit(torch.autograd.Function):

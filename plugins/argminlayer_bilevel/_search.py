@@ -17,7 +17,7 @@ SECANT = "secant"
 LONGEST_STEP = 2.0
 """Of the secant search in log mu, while it looks for a change of sign: a valley narrower than this may be missed."""
 NEIGHBOURHOOD = (1e-3, 0.5)
-"""How far away in log mu an evaluation may be to tell the curvature: nearer it is rounding, farther it is another place."""
+"""How far away in log mu an evaluation may be to tell the curvature: nearer it is rounding, farther another place."""
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # One step for each call, as the others; a line search, without which it creeps where the loss is concave; and no
     # tolerances of its own, which are absolute, so that the rules decide when to stop.
