@@ -1,9 +1,9 @@
 """The one direction of data: bind parameters, choose a solver, solve, certify, attach the backward."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ._layout import WORKING_DTYPE, Layout
 from ._problem import Problem
 from ._search import Found, search, substitute
 from ._select import choose
-from ._solution import Multipliers, Solution, Status, Variables
+from ._solution import GIVEN, Multipliers, Solution, Status, Variables
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
 
@@ -25,6 +25,15 @@ ATTACH_TOLERANCE = 1e-5
 """Scaled residual that a value given in float64 may have."""
 ATTACH_TOLERANCE_SINGLE = 1e-3
 """Scaled residual that a value given in a shorter float may have."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _left_to_python(function: F) -> F:
+    """Keep ``torch.compile`` out of a function: it breaks the graph there instead of tracing into solvers."""
+    left: F = torch.compiler.disable(function)
+    return left
 
 
 def argmin(
@@ -47,6 +56,7 @@ def argmin(
     ).value
 
 
+@_left_to_python
 def solve(
     problem: Problem,
     *parameters: Any,
@@ -98,6 +108,7 @@ def solve(
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
+@_left_to_python
 def certify(
     problem: Problem,
     value: Any,
@@ -143,7 +154,7 @@ def certify(
             objective=bound.objective(z),
             iterations=torch.full_like(status, -1),
             messages=("",) * bound.batch,
-            solver="the given value",
+            solver=GIVEN,
         )
         _note(record, bound, found, time.perf_counter() - began)
         return _outcome(found, z, (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM))
@@ -237,7 +248,7 @@ def _finish(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tensor, ...])
             equality=nu,
             inequality=lam,
             lower=layout.unflatten(zeta.clamp_min(0.0)),
-            upper=layout.unflatten((-zeta).clamp_min(0.0)),
+            upper=layout.unflatten((0.0 - zeta).clamp_min(0.0)),
         ),
         status=shaped(outcome.status),
         objective=shaped((-outcome.objective if task.problem.maximize else outcome.objective).to(layout.dtype)),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
 
 def gradient(function: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -46,9 +47,20 @@ def jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, T
     return (values, derivative) if create_graph else (values.detach(), derivative)
 
 
+def derivative_wanted() -> bool:
+    """Return whether what is computed now may be differentiated: grad is enabled, or a transform runs."""
+    return torch.is_grad_enabled() or inside_transform()
+
+
 def inside_transform() -> bool:
     """Return whether a ``torch.func`` transform (grad, vjp, jvp, vmap, ...) is running this code."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def nested_forward_mode() -> bool:
+    """Return whether a forward-mode transform runs inside another."""
+    levels = retrieve_all_functorch_interpreters() if inside_transform() else []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1
 
 
 def _rows(values: Tensor, z: Tensor, create_graph: bool) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._autodiff import gradient, jacobian
+from ._autodiff import derivative_wanted, gradient, jacobian
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._kkt import KKTSystem
@@ -24,7 +24,6 @@ class Node:
         nu: multipliers of the equalities, (batch, p), likewise.
         lam: multipliers of the inequalities, (batch, q), likewise.
         system: the KKT system at the solution.
-        bad: instances that have no derivative: not solved, or with a singular KKT matrix, (batch,).
     """
 
     functions: Functions
@@ -32,7 +31,6 @@ class Node:
     nu: Tensor
     lam: Tensor
     system: KKTSystem
-    bad: Tensor
 
 
 class AbstractBackward(abc.ABC):
@@ -72,10 +70,7 @@ class KKT(AbstractBackward):
         z_bar, nu_bar, lam_bar, zeta_bar = cotangents
         held = torch.where(active.fixed, -zeta_bar, 0.0)
         w_z, w_nu, w_lam, w_zeta = system.solve(z_bar, nu_bar, active.gather(lam_bar), held)
-        touched = torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
-        mark = torch.where(touched, torch.nan, 0.0)[:, None]
-        full = (w_z, w_nu, active.scatter(w_lam, node.lam.shape[-1]), w_zeta)
-        weights = tuple(torch.where(node.bad[:, None], mark, w) for w in full)
+        weights = (w_z, w_nu, active.scatter(w_lam, node.lam.shape[-1]), w_zeta)
         pulled = iter(gradient(lambda *x: -_weighted(node, weights, _fill(parameters, x)), *_floats(parameters)))
         return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
 
@@ -97,8 +92,7 @@ class KKT(AbstractBackward):
         zeros = (torch.zeros_like(node.z), torch.zeros_like(node.nu), torch.zeros_like(node.lam))
         d_slope, d_h, d_g, d_bound = gradient(along, *zeros, torch.zeros_like(node.z))
         z_dot, nu_dot, lam_dot, zeta_dot = system.solve(-d_slope, -d_h, -active.gather(d_g), d_bound)
-        moved = (z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot)
-        return tuple(torch.where(node.bad[:, None], torch.nan, dot) for dot in moved)
+        return z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot
 
 
 def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> Tensor:
@@ -119,7 +113,7 @@ def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -
 
 def _system(node: Node, parameters: Parameters) -> KKTSystem:
     """Return the KKT system as a differentiable function of everything when a second derivative may be wanted."""
-    if not torch.is_grad_enabled():
+    if not derivative_wanted():
         return node.system
     functions = node.functions
     hessian = functions.hessian(node.z, node.nu, node.lam, parameters)

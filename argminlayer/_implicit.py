@@ -1,21 +1,22 @@
 """The one autograd function: solves, and is differentiated by a backward rule in every mode that torch has."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._autodiff import inside_transform
+from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
 from ._backward import AbstractBackward, Node, refuse_singular
+from ._errors import NotDifferentiable
 from ._functions import Functions
+from ._isolate import Isolation
 from ._kkt import KKTSystem
 from ._layout import Layout
 from ._problem import Problem
 from ._solution import Certificate
-
-T = TypeVar("T")
+from ._trees import build, count_tensors, tensors_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Task:
 def solve_implicitly(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tensor, ...]) -> Outcome:
     """Return the outcome of a task, differentiable in the prepared parameters."""
     constant = (tensor.detach() for tensor in given)
-    return _rebuild(_Implicit.apply(task, *constant, *prepared))  # type: ignore[no-untyped-call]
+    return build(Outcome, _Implicit.apply(task, *constant, *prepared))  # type: ignore[no-untyped-call]
 
 
 class _Implicit(torch.autograd.Function):
@@ -114,7 +115,7 @@ class _Implicit(torch.autograd.Function):
         outcome = task.run(task.problem, task.layout, tensors[task.given :], tensors[: task.given], task.record)
         task.record.solved = bool(outcome.accepted.all())
         task.record.sound = bool((outcome.accepted & outcome.certificate.regular).all())
-        return tuple(_tensors(outcome))
+        return tuple(tensors_of(outcome))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -126,19 +127,32 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        task = ctx.task
+        task, bars = ctx.task, cotangents[:DIFFERENTIABLE]
         outcome, parameters = _split(ctx)
         node = _node(task, outcome)
-        if task.throw and not task.record.sound and not inside_transform():
-            refuse_singular(node, ~outcome.accepted | outcome.certificate.regular, cotangents[:DIFFERENTIABLE])
-        pulled = task.rule.vjp(node, parameters, cotangents[:DIFFERENTIABLE])
-        return (*(None,) * (1 + task.given), *pulled)
+        if task.record.sound:
+            return (*(None,) * (1 + task.given), *task.rule.vjp(node, parameters, bars))
+        if task.throw and not inside_transform():
+            refuse_singular(node, ~outcome.accepted | outcome.certificate.regular, bars)
+        apart = _isolation(task, outcome)
+        pulled = task.rule.vjp(apart.node(node), apart.parameters(parameters), apart.cotangents(bars))
+        return (*(None,) * (1 + task.given), *apart.pulled(pulled, bars))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        if nested_forward_mode():
+            raise NotDifferentiable(
+                "forward-mode over forward-mode (jvp of jvp, jacfwd of jacfwd) is not possible: torch drops the outer "
+                "tangents inside a custom function; take jacfwd of jacrev (torch.func.hessian) or jacrev of jacrev"
+            )
+        task, dots = ctx.task, tangents[1 + ctx.task.given :]
         outcome, parameters = _split(ctx)
-        dots = ctx.task.rule.jvp(_node(ctx.task, outcome), parameters, tangents[1 + ctx.task.given :])
-        return (*dots, *(None,) * (_COUNT - DIFFERENTIABLE))
+        apart, node = _isolation(task, outcome), _node(task, outcome)
+        if task.record.sound:
+            moved = task.rule.jvp(node, parameters, dots)
+        else:
+            moved = apart.pushed(task.rule.jvp(apart.node(node), apart.parameters(parameters), apart.tangents(dots)))
+        return (*moved, *(None,) * (_COUNT - DIFFERENTIABLE))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], task: Task, *tensors: Tensor) -> tuple[Any, Any]:
@@ -164,7 +178,7 @@ def _widen(tensor: Tensor, dim: int | None, size: int, repeat: int | None = None
 
 def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
     saved = ctx.saved_tensors
-    return _rebuild(saved[:_COUNT]), saved[_COUNT:]
+    return build(Outcome, saved[:_COUNT]), saved[_COUNT:]
 
 
 def _node(task: Task, outcome: Outcome) -> Node:
@@ -172,38 +186,13 @@ def _node(task: Task, outcome: Outcome) -> Node:
     z, nu, lam = (torch.where(accepted, t, 0.5) for t in (outcome.z, outcome.nu, outcome.lam))
     # derivatives are taken at the anchor, which moves as the solution does
     z = z + (torch.where(accepted, outcome.anchor, 0.5) - z).detach()
-    if not torch.is_grad_enabled():
+    if not derivative_wanted():
         z, nu, lam = z.detach(), nu.detach(), lam.detach()
-    bad = ~(outcome.accepted & outcome.certificate.regular)
-    return Node(Functions(task.problem, task.layout, task.record.mapped), z, nu, lam, outcome.system, bad)
+    return Node(Functions(task.problem, task.layout, task.record.mapped), z, nu, lam, outcome.system)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors inside nested dataclasses, in the order of their fields."""
-    if isinstance(value, Tensor):
-        yield value
-    else:
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
+def _isolation(task: Task, outcome: Outcome) -> Isolation:
+    return Isolation(outcome.accepted & outcome.certificate.regular, task.layout.shared)
 
 
-def _structure(kind: type) -> list[type]:
-    hints = get_type_hints(kind)
-    return [hints[field.name] for field in fields(kind)]
-
-
-def _count(kind: type) -> int:
-    return 1 if kind is Tensor else sum(map(_count, _structure(kind)))
-
-
-def _build(kind: type[T], tensors: Iterator[Tensor]) -> T:
-    """Return the inverse of :func:`_tensors` for an instance of ``kind``."""
-    parts = [next(tensors) if inner is Tensor else _build(inner, tensors) for inner in _structure(kind)]
-    return kind(*parts)
-
-
-def _rebuild(tensors: tuple[Tensor, ...]) -> Outcome:
-    return _build(Outcome, iter(tensors))
-
-
-_COUNT = _count(Outcome)
+_COUNT = count_tensors(Outcome)

@@ -76,7 +76,10 @@ def _probes(size: int, like: Tensor) -> Tensor:
 
 
 class _SymmetricSolve(torch.autograd.Function):
-    """``x = K^{-1} b`` for symmetric ``K`` with a factor at hand; ``b_bar = K^{-1} x_bar``, ``K_bar = -b_bar x'``."""
+    """``x = K^{-1} b`` for symmetric ``K`` with a factor at hand.
+
+    ``b_bar = K^{-1} x_bar``, ``K_bar = -b_bar x'``, and ``x_dot = K^{-1} (b_dot - K_dot x)``.
+    """
 
     @staticmethod
     def forward(factor: Tensor, pivots: Tensor, scale: Tensor, matrix: Tensor, rhs: Tensor) -> Tensor:
@@ -85,12 +88,22 @@ class _SymmetricSolve(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:4], output)
+        ctx.save_for_forward(*inputs[:4], output)
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
         factor, pivots, scale, matrix, x = ctx.saved_tensors
         b_bar = _apply_solve(factor, pivots, scale, matrix, x_bar)
         return None, None, None, -b_bar @ x.mT if ctx.needs_input_grad[3] else None, b_bar
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        factor, pivots, scale, matrix, x = ctx.saved_tensors
+        matrix_dot, rhs_dot = tangents[3:]
+        moved = torch.zeros_like(x) if rhs_dot is None else rhs_dot
+        if matrix_dot is not None:
+            moved = moved - matrix_dot @ x
+        return _apply_solve(factor, pivots, scale, matrix, moved)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:

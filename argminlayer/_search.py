@@ -35,8 +35,8 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
     """Solve every instance with the solvers chosen and return what is best.
 
     Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
-    follow each other on the instances left unsolved; so do the further solvers of an automatic choice. The names of
-    all solvers that contributed are in ``Found.solver``.
+    follow each other on the instances left unsolved; so do the further solvers of an automatic choice, except where no
+    start led to a feasible point. The names of all solvers that were tried are in ``Found.solver``.
 
     Args:
         bound: the problem, all parameters finite.
@@ -50,7 +50,8 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
         best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
     rescues = [(first, begin) for begin in begins[1:]] if starts is None else []
     for solver, begin in [*rescues, *((solver, begins[0]) for solver in others)]:
-        left = ((best.status != Status.SOLVED) & (best.status != Status.UNBOUNDED)).nonzero()[:, 0]
+        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & (solver is not first))
+        left = ((best.status != Status.SOLVED) & ~hopeless).nonzero()[:, 0]
         if len(left) == 0:
             break
         if solver.supports(bound.select(left)) is None:
@@ -148,8 +149,9 @@ def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Fou
     """Take the instances of ``trial``, which are ``index`` of the batch, that are solved and better."""
     solved, was = trial.status == Status.SOLVED, best.status[index] == Status.SOLVED
     wins = solved & (~was | (trial.objective < best.objective[index]))
+    names = best.solver if trial.solver in best.solver.split(", ") else f"{best.solver}, {trial.solver}"
     if not bool(wins.any()):
-        return best
+        return replace(best, solver=names)
     to, take = index[wins], wins.nonzero()[:, 0]
 
     def put(old: Tensor, new: Tensor) -> Tensor:
@@ -160,12 +162,11 @@ def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Fou
     status = put(best.status, trial.status)
     status = torch.where(status == Status.SOLVED, judge(point, SOLVE_TOLERANCE, torch.zeros_like(status)), status)
     messages = dict(zip(to.tolist(), (trial.messages[i] for i in take.tolist()), strict=True))
-    names = best.solver.split(", ")
     return Found(
         point=point,
         status=status,
         objective=put(best.objective, trial.objective),
         iterations=put(best.iterations, trial.iterations),
         messages=tuple(messages.get(i, old) for i, old in enumerate(best.messages)),
-        solver=best.solver if trial.solver in names else f"{best.solver}, {trial.solver}",
+        solver=names,
     )

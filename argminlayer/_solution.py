@@ -9,6 +9,9 @@ from torch import Tensor
 
 Variables = Tensor | tuple[Tensor, ...]
 
+GIVEN = "the given value"
+"""What stands in for the name of a solver when a value is given."""
+
 
 class Status(enum.IntEnum):
     """How one instance ended, decided by our own certificate; ``status.advice`` says what to try next.
@@ -157,6 +160,12 @@ class Solution:
         first = tuple(failed[0].tolist())
         status = Status(int(self.status[first]))
         where = f"; the first is at batch index {first}" if first else ""
+        if self.solver == GIVEN:
+            return (
+                f"the given value is no solution of {len(failed)} of {self.status.numel()} problems{where}: "
+                f"{status.name} ({self._evidence(first)}). Compute it more accurately, and check the signs of the "
+                "problem (`inequality` means g(u) <= 0; `maximize`). Pass `throw=False` to get NaN for these only."
+            )
         return (
             f"{self.solver} did not solve {len(failed)} of {self.status.numel()} problems{where}: {status.name} "
             f"({self._evidence(first)}). What to try: {status.advice}. Pass `throw=False` to get the `Solution` with "

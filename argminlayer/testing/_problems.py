@@ -31,13 +31,13 @@ def _no_forces(*parameters: Tensor) -> tuple[Tensor, Tensor]:
 
 def _distance(u: Tensor, x: Tensor, *others: Tensor) -> Tensor:
     del others
-    squares: Tensor = (u - x).square()
-    return 0.5 * squares.sum()
+    return (u - x).square().sum() / 2.0
 
 
 def _excess(p: Tensor, r: Tensor) -> Tensor:
     """The multiplier of ``u'u <= r²`` for the projection of p, when it holds with equality."""
-    return ((p.norm() / r - 1.0) / 2.0).reshape(1)
+    ratio: Tensor = p.norm() / r
+    return (ratio.reshape(1) - 1.0) / 2.0
 
 
 def _unconstrained() -> list[KnownProblem]:
@@ -396,8 +396,8 @@ def _infeasible() -> list[KnownProblem]:
     lows = _t([0.1, 2.0, -0.5])
 
     def onto(x: Tensor, s: Tensor) -> Tensor:
-        size: Tensor = s.clamp_min(0.0).sqrt()
-        return size * x / x.norm()
+        direction: Tensor = x / x.norm()
+        return direction * s.clamp_min(0.0).sqrt()
 
     def pull(x: Tensor, s: Tensor) -> Tensor:
         return _excess(x, s.abs().sqrt())
