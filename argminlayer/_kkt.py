@@ -115,7 +115,7 @@ class KKTSystem:
         matrix = torch.cat(
             [torch.cat([top, constraints.mT], dim=2), torch.cat([constraints, torch.diag_embed(unused)], dim=2)], dim=1
         )
-        return cls(hessian, equality, rows, active, matrix, factor or SymmetricFactor.of(matrix.detach()))
+        return cls(hessian, equality, rows, active, matrix, factor or SymmetricFactor.of(matrix.detach(), hessian.shape[-1]))
 
     def solve(self, top: Tensor, equality: Tensor, inequality: Tensor, held: Tensor) -> tuple[Tensor, ...]:
         """Solve ``H u + A'a + G'b - E'c = top``, ``A u = equality``, ``G u = inequality``, ``u = held`` where fixed.
@@ -145,9 +145,30 @@ class KKTSystem:
         return u, a, b, torch.where(fixed, force, 0.0)
 
     @property
+    def freedom(self) -> Tensor:
+        """Return how many independent directions the solution may move in without leaving the KKT conditions."""
+        inside = self.factor.kernel[:, : self.hessian.shape[-1]]
+        return (torch.linalg.svdvals(inside) > 1e-6).sum(-1) if inside.numel() else self._none
+
+    @property
+    def redundant(self) -> Tensor:
+        """Return how many active constraints depend on the others: their gradients are combinations of theirs."""
+        kernel = self.factor.kernel
+        return (kernel != 0).any(-2).sum(-1) - self.freedom if kernel.numel() else self._none
+
+    @property
+    def _none(self) -> Tensor:
+        return torch.zeros_like(self.factor.negative)
+
+    @property
     def extra_negative(self) -> Tensor:
         """Return how many negative eigenvalues the Hessian has on the tangent space of the active constraints."""
-        return self.factor.negative_eigenvalues() - (self.equality.shape[1] + self.inequality.shape[1])
+        return self.factor.negative - (self.equality.shape[1] + self.inequality.shape[1]) + self.redundant
+
+    @property
+    def tangent(self) -> Tensor:
+        """Return the dimension of the tangent space of the active constraints."""
+        return self.hessian.shape[-1] - self.active.count - self.equality.shape[1] + self.redundant
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:

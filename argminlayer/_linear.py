@@ -1,13 +1,17 @@
 """Symmetric indefinite linear systems, batched: factorise once, solve often, differentiate, and know the inertia."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._trees import build, count_tensors, tensors_of
+
 SINGULAR = 1e-11
 """An equilibrated matrix whose smallest singular value is estimated below this is called singular."""
+NULL = 1e-9
+"""Eigenvalues of a singular matrix below this, relative to its largest, count as zero."""
 
 
 @dataclass(frozen=True)
@@ -20,37 +24,63 @@ class SymmetricFactor:
         factor: packed ``L`` and ``B``, (batch, N, N).
         pivots: as LAPACK's sytrf returns them, (batch, N).
         scale: diagonal of ``D``, (batch, N).
+        inverse: (batch, N, N) generalized inverses where some matrix of the batch is singular, else (batch, 0, 0).
+        negative: number of negative eigenvalues, (batch,).
+        kernel: orthonormal vectors whose span the matrix annihilates, (batch, N, d), padded with zeros; d is 0 when
+            every matrix of the batch is regular.
     """
 
     factor: Tensor
     pivots: Tensor
     scale: Tensor
+    inverse: Tensor
+    negative: Tensor
+    kernel: Tensor
 
     @classmethod
-    def of(cls, matrix: Tensor) -> "SymmetricFactor":
-        """Factorise ``matrix`` (batch, N, N), of which both triangles are given."""
+    def of(cls, matrix: Tensor, leading: int) -> "SymmetricFactor":
+        """Factorise ``matrix`` (batch, N, N), of which both triangles are given.
+
+        A singular matrix gets its generalized inverse: the solution of a consistent system of least norm, measured
+        without weights in the first ``leading`` unknowns.
+        """
         scale = torch.ones_like(matrix[..., 0])
         for _ in range(3):
             size = (matrix.abs() * (scale[..., :, None] * scale[..., None, :])).amax(-1)
             scale = scale / torch.where(size > 0, size, 1.0).sqrt()
-        scaled = matrix * (scale[..., :, None] * scale[..., None, :])
-        factor, pivots, _ = torch.linalg.ldl_factor_ex(torch.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0))
-        return cls(factor, pivots, scale)
+        factor, pivots, _ = torch.linalg.ldl_factor_ex(matrix * (scale[..., :, None] * scale[..., None, :]))
+        empty = matrix[..., :0]
+        plain = cls(factor, pivots, scale, empty[..., :0, :], _negative_pivots(factor, pivots), empty)
+        if matrix.numel() == 0 or bool((plain.smallest_singular_value() > SINGULAR).all()):
+            return plain
+        return plain._generalized(matrix, leading)
+
+    def _generalized(self, matrix: Tensor, leading: int) -> "SymmetricFactor":
+        """Return the factor with generalized inverses, by eigendecomposition with scales that keep the metric."""
+        size = matrix[..., :leading, :leading].abs().flatten(-2).amax(-1)
+        common = torch.where(size > 0, size, 1.0).rsqrt()[..., None]
+        lengths = torch.linalg.vector_norm(matrix[..., leading:, :leading], dim=-1) * common
+        below = torch.where(lengths > 0, 1.0 / torch.where(lengths > 0, lengths, 1.0), 1.0)
+        scale = torch.cat([common.expand(*common.shape[:-1], leading), below], dim=-1)
+        values, vectors = torch.linalg.eigh(matrix * (scale[..., :, None] * scale[..., None, :]))
+        null = values.abs() <= NULL * values.abs().amax(-1, keepdim=True)
+        reciprocal = torch.where(null, 0.0, 1.0 / torch.where(null, 1.0, values))
+        scaled = scale[..., None] * vectors
+        count = int(null.sum(-1).max())
+        order = torch.argsort(null.to(torch.int8), dim=-1, descending=True, stable=True)[..., None, :count]
+        kernel = scaled.gather(-1, order.expand(*scaled.shape[:-1], count)) * null.gather(-1, order[..., 0, :])[..., None, :]
+        kernel = kernel / torch.linalg.vector_norm(kernel, dim=-2, keepdim=True).clamp_min(1e-300)
+        inverse = (scaled * reciprocal[..., None, :]) @ scaled.mT
+        negative = ((values < 0) & ~null).sum(-1)
+        return replace(self, inverse=inverse, negative=negative, kernel=kernel)
 
     def solve(self, rhs: Tensor) -> Tensor:
-        """Return ``K^{-1} rhs`` for ``rhs`` (batch, N, k); infinite or NaN where ``K`` is exactly singular."""
+        """Return ``K^{-1} rhs`` for ``rhs`` (batch, N, k), of least norm where ``K`` is singular."""
+        if self.inverse.shape[-1]:
+            return self.inverse @ rhs
         scale = self.scale[..., None]
         solved: Tensor = torch.linalg.ldl_solve(self.factor, self.pivots, scale * rhs)
         return scale * solved
-
-    def negative_eigenvalues(self) -> Tensor:
-        """Return how many eigenvalues of each matrix are negative, (batch,): Sylvester's law of inertia.
-
-        A 2 x 2 pivot of the Bunch-Kaufman factorisation has one eigenvalue of each sign.
-        """
-        single = self.pivots > 0
-        diagonal = self.factor.diagonal(dim1=-2, dim2=-1)
-        return (single & (diagonal < 0)).sum(-1) + (~single).sum(-1) // 2
 
     def smallest_singular_value(self) -> Tensor:
         """Return an estimate, from above, of the smallest singular value of each ``D K D``, (batch,).
@@ -70,6 +100,16 @@ class SymmetricFactor:
         return torch.where(growth.isfinite() & (growth > 0), 1.0 / growth, 0.0)
 
 
+def _negative_pivots(factor: Tensor, pivots: Tensor) -> Tensor:
+    """Return how many eigenvalues of each factorised matrix are negative, (batch,): Sylvester's law of inertia.
+
+    A 2 x 2 pivot of the Bunch-Kaufman factorisation has one eigenvalue of each sign.
+    """
+    single = pivots > 0
+    diagonal = factor.diagonal(dim1=-2, dim2=-1)
+    return (single & (diagonal < 0)).sum(-1) + (~single).sum(-1) // 2
+
+
 def _probes(size: int, like: Tensor) -> Tensor:
     index = torch.arange(1, size + 1, dtype=like.dtype, device=like.device)
     return torch.stack([torch.ones_like(index), torch.cos(1.618 * index), torch.sin(2.718 * index + 1.0)], dim=-1)
@@ -78,47 +118,50 @@ def _probes(size: int, like: Tensor) -> Tensor:
 class _SymmetricSolve(torch.autograd.Function):
     """``x = K^{-1} b`` for symmetric ``K`` with a factor at hand.
 
-    ``b_bar = K^{-1} x_bar``, ``K_bar = -b_bar x'``, and ``x_dot = K^{-1} (b_dot - K_dot x)``.
+    ``b_bar = K^{-1} x_bar``, ``K_bar = -b_bar x'``, and ``x_dot = K^{-1} (b_dot - K_dot x)``. Where K is singular these
+    hold for systems that stay consistent, with K of constant rank.
     """
 
     @staticmethod
-    def forward(factor: Tensor, pivots: Tensor, scale: Tensor, matrix: Tensor, rhs: Tensor) -> Tensor:
-        return SymmetricFactor(factor, pivots, scale).solve(rhs)
+    def forward(*inputs: Tensor) -> Tensor:
+        return build(SymmetricFactor, inputs[:_PARTS]).solve(inputs[_PARTS + 1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4], output)
-        ctx.save_for_forward(*inputs[:4], output)
+        ctx.save_for_backward(*inputs[: _PARTS + 1], output)
+        ctx.save_for_forward(*inputs[: _PARTS + 1], output)
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        factor, pivots, scale, matrix, x = ctx.saved_tensors
-        b_bar = _apply_solve(factor, pivots, scale, matrix, x_bar)
-        return None, None, None, -b_bar @ x.mT if ctx.needs_input_grad[3] else None, b_bar
+        *held, x = ctx.saved_tensors
+        b_bar = _apply_solve(*held, x_bar)
+        return (*(None,) * _PARTS, -b_bar @ x.mT if ctx.needs_input_grad[_PARTS] else None, b_bar)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        factor, pivots, scale, matrix, x = ctx.saved_tensors
-        matrix_dot, rhs_dot = tangents[3:]
+        *held, x = ctx.saved_tensors
+        matrix_dot, rhs_dot = tangents[_PARTS:]
         moved = torch.zeros_like(x) if rhs_dot is None else rhs_dot
         if matrix_dot is not None:
             moved = moved - matrix_dot @ x
-        return _apply_solve(factor, pivots, scale, matrix, moved)
+        return _apply_solve(*held, moved)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        *lhs, rhs = inputs
-        dim = in_dims[4]
-        if dim is not None and all(other is None for other in in_dims[:4]):
+        dim, rhs = in_dims[-1], inputs[-1]
+        if dim is not None and all(other is None for other in in_dims[:-1]):
             columns = rhs.movedim(dim, -1)
-            flat = _apply_solve(*lhs, columns.flatten(-2))
+            flat = _apply_solve(*inputs[:-1], columns.flatten(-2))
             return flat.reshape(columns.shape), columns.ndim - 1
         moved = [
             tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
             for tensor, dim in zip(inputs, in_dims, strict=True)
         ]
         flat = _apply_solve(*(tensor.flatten(0, 1) for tensor in moved))
-        return flat.reshape(moved[4].shape), 0
+        return flat.reshape(moved[-1].shape), 0
+
+
+_PARTS = count_tensors(SymmetricFactor)
 
 
 def _apply_solve(*inputs: Tensor) -> Tensor:
@@ -134,5 +177,4 @@ def symmetric_solve(factor: SymmetricFactor, matrix: Tensor, rhs: Tensor) -> Ten
         matrix: symmetric, (batch, N, N).
         rhs: (batch, N).
     """
-    solved = _apply_solve(factor.factor, factor.pivots, factor.scale, matrix, rhs[..., None])
-    return solved[..., 0]
+    return _apply_solve(*tensors_of(factor), matrix, rhs[..., None])[..., 0]
