@@ -127,7 +127,7 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
 
     options: dict[str, Any] = {"maxiter": solver.max_iter, "gtol": solver.tol, "xtol": 1e-14, "barrier_tol": 1e-9}
     if constraints:
-        # SciPy's default factorisation warns of dependent constraints and turns to this one; warnings are no thread's own
+        # the default warns of dependent constraints and turns to this one, and warnings belong to no thread
         options["factorization_method"] = "SVDFactorization"
 
     def run(begin: Array) -> tuple[Any, al.Status]:
