@@ -41,7 +41,7 @@ class Case:
     slsqp: bool = True
     trust_constr: bool = True
     single: float | None = 1e-4
-    cache: dict[str, Any] = field(default_factory=dict, compare=False)
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -51,12 +51,13 @@ class Case:
 
     def solution(self, *parameters: Tensor) -> tuple[Tensor, ...]:
         """Return the known solution of the whole batch, as a tuple of variables."""
-        each = [_as_tuple(self.known(*instance)) for instance in self._instances(parameters)]
+        each = [as_tuple(self.known(*instance)) for instance in self.instances(parameters)]
         return tuple(
             torch.stack(parts).reshape(self.batch_shape + parts[0].shape) for parts in zip(*each, strict=True)
         )
 
-    def _instances(self, parameters: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    def instances(self, parameters: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+        """Return the parameters of each instance of the batch."""
         dims = self.problem.signature.inputs
         full = [
             p.expand(self.batch_shape + p.shape[p.ndim - len(d) :]).flatten(0, len(self.batch_shape) - 1)
@@ -106,8 +107,39 @@ class Case:
         return tuple(found)
 
 
-def _as_tuple(value: Any) -> tuple[Tensor, ...]:
+    def value_error(self, value: Any) -> float:
+        """Return the largest error of a solution, relative to the largest entry of each variable."""
+        pairs = zip(as_tuple(value), self.signed(self.answer(), value), strict=True)
+        return max(relative(got, want, 1e-3) for got, want in pairs)
+
+    def gradient_error(self, value: Any, parameters: tuple[Tensor, ...], seed: int = 0) -> float:
+        """Return the largest error of the vector-Jacobian product, relative to the largest entry for each parameter."""
+        cotangents = self.signed(self.cotangents(seed), value)
+        typed = tuple(c.to(v.dtype) for c, v in zip(cotangents, as_tuple(value), strict=True))
+        found = torch.autograd.grad(as_tuple(value), parameters, typed, retain_graph=True, materialize_grads=True)
+        return max(relative(got, want, self.floor) for got, want in zip(found, self.gradients(seed), strict=True))
+
+    def signed(self, tensors: tuple[Tensor, ...], value: Any) -> tuple[Tensor, ...]:
+        """Return tensors of the shape of the solution with the sign that ``value`` has against the known one."""
+        if not self.either_sign:
+            return tensors
+        sign = (as_tuple(value)[0].detach() * self.answer()[0]).sum(-1, keepdim=True).sign()
+        return tuple(sign * tensor for tensor in tensors)
+
+
+def relative(got: Tensor, want: Tensor, floor: float) -> float:
+    """Return the largest error relative to the largest entry, NaN counting as infinite."""
+    error = (got.detach().double() - want).abs().amax() / want.abs().amax().clamp_min(floor)
+    return float(torch.nan_to_num(error, nan=torch.inf))
+
+
+def as_tuple(value: Any) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def as_variables(parts: tuple[Tensor, ...]) -> Any:
+    """Return variables as the library takes them: a tensor when there is one, else the tuple."""
+    return parts if len(parts) > 1 else parts[0]
 
 
 def normal(seed: int, *shape: int) -> Tensor:

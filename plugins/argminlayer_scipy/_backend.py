@@ -1,7 +1,6 @@
 """Translation to SciPy and back: one instance at a time, batches through joblib."""
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +104,7 @@ def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
 
     result, status = _with_restoration(oracle, z, run)
     multipliers = result.get("multipliers")
-    if multipliers is None:
+    if multipliers is None or oracle.problem.problem.objective is None:
         return _point(result, status)
     p = oracle.problem.equalities
     return _point(result, status, -multipliers[:p] / oracle.scale, multipliers[p:] / oracle.scale)
@@ -126,6 +125,11 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
             _nonlinear(oracle.inequality, -np.inf, lambda x, v: oracle.constraint_hessian(x, np.zeros(p), v))
         )
 
+    options: dict[str, Any] = {"maxiter": solver.max_iter, "gtol": solver.tol, "xtol": 1e-14, "barrier_tol": 1e-9}
+    if constraints:
+        # the default warns of dependent constraints and turns to this one, and warnings belong to no thread
+        options["factorization_method"] = "SVDFactorization"
+
     def run(begin: Array) -> tuple[Any, al.Status]:
         result = so.minimize(
             oracle.barred_objective,
@@ -135,14 +139,11 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
             method="trust-constr",
             bounds=_bounds(oracle),
             constraints=constraints,
-            options={"maxiter": solver.max_iter, "gtol": solver.tol, "xtol": 1e-14, "barrier_tol": 1e-9},
+            options=options,
         )
         return result, al.Status.MAX_ITERATIONS if result.status == 0 else al.Status.SOLVED
 
-    with warnings.catch_warnings():
-        # SciPy warns of a singular Jacobian and goes on with an SVD; the certificate says what came of it.
-        warnings.simplefilter("ignore", UserWarning)
-        result, status = _with_restoration(oracle, z, run)
+    result, status = _with_restoration(oracle, z, run)
     forces = [np.atleast_1d(v) for v in result.v]
     nu = forces[0] if p else np.zeros(0)
     lam = forces[1 if p else 0] if q else np.zeros(0)
@@ -158,6 +159,8 @@ def _nonlinear(
 def _least_squares(solver: LeastSquares, oracle: Oracle, z: Array) -> al.Point:
     residual = oracle.violation if oracle.problem.problem.objective is None else oracle.residual
     result = _fit(oracle, residual, z, solver.tol, solver.max_iter)
+    if residual == oracle.violation and result.status != 0 and _infeasible(oracle, result.x):
+        return _point(result, al.Status.INFEASIBLE)
     return _point(result, al.Status.MAX_ITERATIONS if result.status == 0 else _ended(result))
 
 
