@@ -17,7 +17,7 @@ from ._layout import WORKING_DTYPE, Layout
 from ._problem import Problem
 from ._search import Found, search, substitute
 from ._select import choose
-from ._solution import GIVEN, Multipliers, Solution, Status, Variables
+from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
 
@@ -103,7 +103,9 @@ def solve(
         found = search(sound, choice, None if starts is None else start_points(sound, starts, given))
         status = torch.where(finite, found.status, int(Status.NOT_FINITE))
         _note(record, bound, found, time.perf_counter() - began)
-        return _outcome(replace(found, status=status), found.point.z, status == Status.SOLVED)
+        accepted = status == Status.SOLVED
+        differentiable = accepted & backward.accepts(problem, found.point.certificate)
+        return _outcome(replace(found, status=status), found.point.z, accepted, differentiable)
 
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
@@ -148,8 +150,9 @@ def certify(
         _check_multipliers(bound, forces)
         point = measure(bound, z, *forces)
         status = judge(point, tolerance, torch.zeros(bound.batch, dtype=torch.int64, device=z.device))
+        refined = refine(bound, point)
         found = Found(
-            point=replace(refine(bound, point), certificate=point.certificate),
+            point=replace(refined, certificate=_at_given(point.certificate, refined.certificate)),
             status=status,
             objective=bound.objective(z),
             iterations=torch.full_like(status, -1),
@@ -157,7 +160,8 @@ def certify(
             solver=GIVEN,
         )
         _note(record, bound, found, time.perf_counter() - began)
-        return _outcome(found, z, (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM))
+        accepted = (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM)
+        return _outcome(found, z, accepted, accepted & backward.accepts(problem, refined.certificate))
 
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
@@ -183,6 +187,12 @@ def _check_finite(bound: BoundProblem, throw: bool) -> Tensor:
     if throw and message is not None:
         raise ProblemError(message)
     return finite
+
+
+def _at_given(given: Certificate, refined: Certificate) -> Certificate:
+    """Return the residuals of the given point, with the active set and its regularity as refinement found them."""
+    residuals = ("stationarity", "feasibility", "complementarity", "dual_feasibility", "error")
+    return replace(refined, **{name: getattr(given, name) for name in residuals})
 
 
 def _flat_multipliers(layout: Layout, given: Multipliers | None) -> tuple[Tensor, ...]:
@@ -213,7 +223,7 @@ def _note(record: Record, bound: BoundProblem, found: Found, seconds: float) -> 
     record.solver, record.messages, record.seconds = found.solver, found.messages, seconds
 
 
-def _outcome(found: Found, z: Tensor, accepted: Tensor) -> Outcome:
+def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) -> Outcome:
     point = found.point
     known = [torch.where(accepted[:, None], t, torch.nan) for t in (z, point.nu, point.lam, point.zeta)]
     return Outcome(
@@ -223,6 +233,7 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor) -> Outcome:
         zeta=known[3],
         anchor=point.z,
         accepted=accepted,
+        differentiable=differentiable,
         status=found.status,
         objective=found.objective,
         iterate=z.clone(),

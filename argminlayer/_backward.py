@@ -2,6 +2,7 @@
 
 import abc
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from ._autodiff import derivative_wanted, gradient, jacobian
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._kkt import KKTSystem
+from ._problem import Problem
+from ._solution import Certificate
 
 Parameters = tuple[Tensor, ...]
 
@@ -40,6 +43,10 @@ class AbstractBackward(abc.ABC):
     """
 
     @abc.abstractmethod
+    def accepts(self, problem: Problem, certificate: Certificate) -> Tensor:
+        """Return which instances the rule differentiates, (batch,), of those that are solved."""
+
+    @abc.abstractmethod
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
 
@@ -60,8 +67,28 @@ class KKT(AbstractBackward):
     product; the Jacobian of the solution is never formed. Only K must be regular, not the Hessian of the Lagrangian.
     Weakly active constraints count as active, which makes the derivative one-sided; the certificate reports them.
 
-    Reference: Gould, Hartley and Campbell, *Deep Declarative Networks*, propositions 4.5 and 4.6, sec. 6.
+    A singular K is solved by its generalized inverse. Redundant constraints that stay redundant do no harm: the result
+    is that of the problem without them, and the multipliers are those of least norm. Where the solution is not
+    isolated, ``singular`` decides. A feasibility problem without an isolated solution always follows the constraint
+    surface by the least movement.
+
+    Attributes:
+        singular: ``"raise"``, or ``"minimum-norm"``: the derivative of least norm (paper 003, eq. 38).
+
+    Reference: Gould, Hartley and Campbell, *Deep Declarative Networks*, propositions 4.5 and 4.6, sec. 4.7 and 6.
     """
+
+    singular: Literal["raise", "minimum-norm"] = "raise"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown policies."""
+        if self.singular not in ("raise", "minimum-norm"):
+            raise ValueError(f"singular must be 'raise' or 'minimum-norm', not {self.singular!r}")
+
+    def accepts(self, problem: Problem, certificate: Certificate) -> Tensor:
+        """Return which instances have a derivative under the policy."""
+        follow = self.singular == "minimum-norm" or problem.objective is None
+        return certificate.consistent if follow else certificate.regular
 
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
@@ -132,38 +159,33 @@ def _fill(parameters: Parameters, floats: tuple[Tensor, ...]) -> Parameters:
     return tuple(next(found) if p.is_floating_point() else p for p in parameters)
 
 
-def refuse_singular(node: Node, regular: Tensor, cotangents: tuple[Tensor, ...]) -> None:
-    """Raise if a cotangent reaches an instance whose KKT matrix is singular.
+def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tuple[Tensor, ...]) -> None:
+    """Raise if a cotangent reaches an instance that the rule refuses to differentiate.
 
     Raises:
         NotDifferentiable: names the first instance and the reason.
     """
-    met = ~regular & torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
-    if bool(met.any()):
-        raise NotDifferentiable(_why_singular(node, met))
-
-
-def _why_singular(node: Node, met: Tensor) -> str:
-    first = int(met.nonzero()[0])
-    system, active, layout = node.system, node.system.active, node.functions.layout
-    identity = torch.eye(layout.size, dtype=system.hessian.dtype, device=system.hessian.device)
-    normals = torch.cat(
-        [system.equality[first], system.inequality[first][active.used[first]], identity[active.fixed[first]]]
-    )
-    rank = int(torch.linalg.matrix_rank(normals, rtol=1e-8)) if len(normals) else 0
+    met = refused & torch.stack([(c != 0).any(-1) for c in cotangents]).any(0)
+    if not bool(met.any()):
+        return
+    layout, first = node.functions.layout, int(met.nonzero()[0])
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), layout.batch_shape))
     where = f" at batch index {index}" if index else ""
-    if rank < len(normals):
+    if not bool(certificate.consistent[first]):
+        count = int(node.system.active.count[first]) + node.system.equality.shape[1]
         reason = (
-            f"its {len(normals)} active constraints have gradients of rank {rank} only (LICQ fails: constraints are "
-            "redundant or tangent); remove the dependent ones"
+            f"LICQ fails: of its {count} active constraints {int(certificate.redundant[first])} are redundant, and "
+            "they do not stay redundant when the parameters move, so that the active set would change; remove one, or "
+            "write them so that they depend on the parameters in the same way"
         )
     else:
         reason = (
-            "the Hessian of the Lagrangian is singular on the tangent space of the active constraints, so the solution "
-            "is not isolated; add a regulariser to the objective, or constraints that single out one solution"
+            f"the solution is not isolated: it may move in {int(certificate.freedom[first])} independent directions "
+            "(the Hessian of the Lagrangian is singular on the tangent space of the active constraints); add a "
+            "regulariser to the objective, or constraints that single out one solution, or take the derivative of "
+            'least norm with `backward=al.KKT(singular="minimum-norm")`'
         )
-    return (
+    raise NotDifferentiable(
         f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "
         "`throw=False` to get NaN gradients for these instances only"
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._autodiff import gradient
 from ._bound import BoundProblem
 from ._kkt import ActiveSet, KKTSystem
-from ._linear import SINGULAR
 from ._multipliers import recover_multipliers
 from ._solution import Certificate, PointKind, Status
 
@@ -86,7 +86,7 @@ def measure(
         lam: (batch, q).
         accuracy: below this a slack or a pull counts as zero.
     """
-    _, gradient = bound.gradient(z)
+    _, descent = bound.gradient(z)
     h, A = bound.equality(z)
     g, G = bound.inequality(z)
     extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)
@@ -94,10 +94,10 @@ def measure(
     if bound.problem.objective is None:
         nu, lam = torch.zeros_like(h), torch.zeros_like(g)
     elif nu is None or lam is None:
-        nu, lam = recover_multipliers(_finite(gradient), _finite(A), _finite(G), _finite(slack), below, above)
+        nu, lam = recover_multipliers(_finite(descent), _finite(A), _finite(G), _finite(slack), below, above)
     hessian = bound.hessian(z, nu, lam)
-    force = _force(gradient, A, nu, G, lam, hessian, extent)
-    push = (gradient + _apply(A.mT, nu) + _apply(G.mT, lam)) / force
+    force = _force(descent, A, nu, G, lam, hessian, extent)
+    push = (descent + _apply(A.mT, nu) + _apply(G.mT, lam)) / force
     groups = (
         _Group(slack, lam * torch.linalg.vector_norm(G, dim=-1) / force),
         _Group(below, push),
@@ -105,9 +105,9 @@ def measure(
     )
     system = _assemble(groups, _finite(hessian), _finite(A), _finite(G), accuracy)
     lam = lam * system.active.scatter(torch.ones_like(system.active.used, dtype=lam.dtype), lam.shape[-1])
-    slope = gradient + _apply(A.mT, nu) + _apply(G.mT, lam)
+    slope = descent + _apply(A.mT, nu) + _apply(G.mT, lam)
     step = _newton_step(bound, system, z, slope, h, g)
-    certificate = _certificate(bound, system, groups, (slope / force, h, extent), step[0], accuracy)
+    certificate = _certificate(bound, system, groups, (slope / force, h, extent), z, step[0], accuracy)
     zeta = torch.where(system.active.fixed, slope, 0.0)
     return KKTPoint(z, nu, lam, zeta, system, step, certificate)
 
@@ -117,7 +117,7 @@ def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor,
     masks = [group.active(accuracy) for group in groups]
     system = KKTSystem.assemble(hessian, A, G, ActiveSet.of(*masks))
     weak = [group.weak(accuracy) for group in groups]
-    drop = torch.stack([w.any(-1) for w in weak]).any(0) & (system.factor.smallest_singular_value() <= SINGULAR)
+    drop = torch.stack([w.any(-1) for w in weak]).any(0) & (system.freedom + system.redundant > 0)
     if not bool(drop.any()):
         return system
     masks = [mask & ~(w & drop[:, None]) for mask, w in zip(masks, weak, strict=True)]
@@ -138,6 +138,7 @@ def _certificate(
     system: KKTSystem,
     groups: tuple[_Group, ...],
     conditions: tuple[Tensor, Tensor, Tensor],
+    z: Tensor,
     dz: Tensor,
     accuracy: float,
 ) -> Certificate:
@@ -145,7 +146,7 @@ def _certificate(
     active, either = system.active, bound.lower == bound.upper
     rows = active.scatter(active.used.to(slope.dtype), bound.inequalities) > 0
     masks = (rows, active.at_lower, active.at_upper)
-    regular = system.factor.smallest_singular_value() > SINGULAR
+    freedom, consistent = system.freedom, stays_consistent(bound, z, system)
     wrong = [torch.where(mask, group.pull.clamp_max(0.0), 0.0) for mask, group in zip(masks, groups, strict=True)]
     wrong = [wrong[0], *(torch.where(either, 0.0, w) for w in wrong[1:])]
     both = [torch.minimum(group.slack.abs(), group.pull.abs()) for group in groups]
@@ -157,21 +158,66 @@ def _certificate(
         ),
         complementarity=_largest(*both),
         dual_feasibility=_largest(*wrong),
-        error=torch.where(regular, torch.nan_to_num(_largest(dz / extent), nan=torch.inf), torch.inf),
+        error=torch.nan_to_num(_largest(dz / extent), nan=torch.inf),
         margin=torch.cat([torch.maximum(group.slack, group.pull) for group in groups], -1).amin(-1),
         active=active.count,
         weakly_active=torch.stack([group.weak(accuracy).sum(-1) for group in groups]).sum(0),
-        kind=_kind(system, regular),
-        regular=regular,
+        kind=_kind(system),
+        redundant=system.redundant,
+        freedom=freedom,
+        consistent=consistent,
+        regular=consistent & (freedom == 0),
     )
 
 
-def _kind(system: KKTSystem, regular: Tensor) -> Tensor:
+def _kind(system: KKTSystem) -> Tensor:
     extra = system.extra_negative
-    tangent = system.hessian.shape[-1] - system.active.count - system.equality.shape[1]
-    kind = torch.where(extra <= 0, int(PointKind.MINIMUM), int(PointKind.SADDLE))
-    kind = torch.where((extra > 0) & (extra >= tangent), int(PointKind.MAXIMUM), kind)
-    return torch.where(regular, kind, int(PointKind.DEGENERATE))
+    kind = torch.where(system.freedom > 0, int(PointKind.DEGENERATE), int(PointKind.MINIMUM))
+    kind = torch.where(extra > 0, int(PointKind.SADDLE), kind)
+    return torch.where((extra > 0) & (extra >= system.tangent), int(PointKind.MAXIMUM), kind)
+
+
+def stays_consistent(bound: BoundProblem, z: Tensor, system: KKTSystem) -> Tensor:
+    """Return where redundant active constraints stay redundant as the parameters move, (batch,).
+
+    A combination c of active constraints whose gradients in u cancel must not change with the parameters either,
+    d(c'F)/dx = 0: otherwise a small change of the parameters leaves constraints that cannot all be active. Parameters
+    shared by the batch are judged for all of its redundant instances at once.
+    """
+    redundant = system.redundant > 0
+    moving = tuple(p for p in bound.parameters if p.is_floating_point())
+    if not moving or not bool(redundant.any()):
+        return torch.ones_like(redundant)
+    kernel = system.factor.kernel * redundant[:, None, None]
+    worst = torch.zeros_like(z[:, 0])
+    for combination in kernel.unbind(-1):
+        change, size = (_pull(bound, z, system, c, moving) for c in (combination, combination.abs()))
+        worst = torch.maximum(worst, torch.where(change > 1e-7 * size, change / size.clamp_min(1e-300), 0.0))
+    return ~redundant | (worst == 0)
+
+
+def _pull(bound: BoundProblem, z: Tensor, system: KKTSystem, combination: Tensor, moving: tuple[Tensor, ...]) -> Tensor:
+    """Return the size of the derivative in the parameters of a combination of active constraints, (batch,)."""
+    n, p, active = bound.size, bound.equalities, system.active
+    nu, rows = combination[:, n : n + p], combination[:, n + p :]
+    lam = active.scatter(rows, bound.inequalities)
+    normal = _apply(system.equality.mT, nu) + _apply(system.inequality.mT, rows)
+    zeta = torch.where(active.fixed, normal, 0.0)
+
+    def combined(*floats: Tensor) -> Tensor:
+        given = iter(floats)
+        parameters = tuple(next(given) if q.is_floating_point() else q for q in bound.parameters)
+        functions = bound.functions
+        held = active.bound(functions.bound("lower", parameters), functions.bound("upper", parameters))
+        total = (nu * functions.equality(z, parameters)).sum() + (lam * functions.inequality(z, parameters)).sum()
+        return total - (zeta * held).sum()
+
+    shared = (s for q, s in zip(bound.parameters, bound.layout.shared, strict=True) if q.is_floating_point())
+    sizes = [
+        g.abs().max().expand(bound.batch) if s else _largest(g.reshape(bound.batch, -1))
+        for g, s in zip(gradient(combined, *moving), shared, strict=True)
+    ]
+    return torch.stack(sizes).amax(0)
 
 
 def refine(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
@@ -234,7 +280,7 @@ def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
     """
     c = point.certificate
     status = torch.full_like(claimed, int(Status.SOLVED))
-    near = (c.error <= NEAR * tolerance) | ~c.regular
+    near = c.error <= NEAR * tolerance
     checks = (
         (
             (c.kind == PointKind.SADDLE) | (c.kind == PointKind.MAXIMUM),

@@ -106,7 +106,7 @@ def _check_certificate(solution: Solution) -> Iterator[CheckResult]:
     kinds = {PointKind(int(k)).name.lower() for k in c.kind.flatten()}
     yield CheckResult("second order", kinds == {"minimum"}, ", ".join(sorted(kinds)))
     count = int((~c.regular).sum())
-    detail = "the derivative is determined" if not count else f"{count} instances have a singular KKT matrix"
+    detail = "the derivative is determined" if not count else f"{count} instances have no unique derivative"
     yield CheckResult("regularity", count == 0, detail)
     weak = int((c.weakly_active > 0).sum())
     detail = f"smallest margin {float(c.margin.min()):.1e}"

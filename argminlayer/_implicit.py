@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
-from ._backward import AbstractBackward, Node, refuse_singular
+from ._backward import AbstractBackward, Node, refuse
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._isolate import Isolation
@@ -31,6 +31,7 @@ class Outcome:
         anchor: where derivatives are taken, (batch, n): the refined point, which a value given by the caller may miss
             by its own error.
         accepted: instances that have a solution, (batch,).
+        differentiable: accepted instances that the backward rule differentiates, (batch,).
         status: (batch,).
         objective: in the sense of a minimisation, (batch,).
         iterate: (batch, n), failed instances included.
@@ -45,6 +46,7 @@ class Outcome:
     zeta: Tensor
     anchor: Tensor
     accepted: Tensor
+    differentiable: Tensor
     status: Tensor
     objective: Tensor
     iterate: Tensor
@@ -114,7 +116,7 @@ class _Implicit(torch.autograd.Function):
         task, tensors = inputs[0], tuple(t.detach() for t in inputs[1:])
         outcome = task.run(task.problem, task.layout, tensors[task.given :], tensors[: task.given], task.record)
         task.record.solved = bool(outcome.accepted.all())
-        task.record.sound = bool((outcome.accepted & outcome.certificate.regular).all())
+        task.record.sound = bool(outcome.differentiable.all())
         return tuple(tensors_of(outcome))
 
     @staticmethod
@@ -133,7 +135,7 @@ class _Implicit(torch.autograd.Function):
         if task.record.sound:
             return (*(None,) * (1 + task.given), *task.rule.vjp(node, parameters, bars))
         if task.throw and not inside_transform():
-            refuse_singular(node, ~outcome.accepted | outcome.certificate.regular, bars)
+            refuse(node, outcome.certificate, outcome.accepted & ~outcome.differentiable, bars)
         apart = _isolation(task, outcome)
         pulled = task.rule.vjp(apart.node(node), apart.parameters(parameters), apart.cotangents(bars))
         return (*(None,) * (1 + task.given), *apart.pulled(pulled, bars))
@@ -192,7 +194,7 @@ def _node(task: Task, outcome: Outcome) -> Node:
 
 
 def _isolation(task: Task, outcome: Outcome) -> Isolation:
-    return Isolation(outcome.accepted & outcome.certificate.regular, task.layout.shared)
+    return Isolation(outcome.differentiable, task.layout.shared)
 
 
 _COUNT = count_tensors(Outcome)

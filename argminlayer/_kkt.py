@@ -115,7 +115,9 @@ class KKTSystem:
         matrix = torch.cat(
             [torch.cat([top, constraints.mT], dim=2), torch.cat([constraints, torch.diag_embed(unused)], dim=2)], dim=1
         )
-        return cls(hessian, equality, rows, active, matrix, factor or SymmetricFactor.of(matrix.detach(), hessian.shape[-1]))
+        return cls(
+            hessian, equality, rows, active, matrix, factor or SymmetricFactor.of(matrix.detach(), hessian.shape[-1])
+        )
 
     def solve(self, top: Tensor, equality: Tensor, inequality: Tensor, held: Tensor) -> tuple[Tensor, ...]:
         """Solve ``H u + A'a + G'b - E'c = top``, ``A u = equality``, ``G u = inequality``, ``u = held`` where fixed.

@@ -66,13 +66,8 @@ class SymmetricFactor:
         null = values.abs() <= NULL * values.abs().amax(-1, keepdim=True)
         reciprocal = torch.where(null, 0.0, 1.0 / torch.where(null, 1.0, values))
         scaled = scale[..., None] * vectors
-        count = int(null.sum(-1).max())
-        order = torch.argsort(null.to(torch.int8), dim=-1, descending=True, stable=True)[..., None, :count]
-        kernel = scaled.gather(-1, order.expand(*scaled.shape[:-1], count)) * null.gather(-1, order[..., 0, :])[..., None, :]
-        kernel = kernel / torch.linalg.vector_norm(kernel, dim=-2, keepdim=True).clamp_min(1e-300)
         inverse = (scaled * reciprocal[..., None, :]) @ scaled.mT
-        negative = ((values < 0) & ~null).sum(-1)
-        return replace(self, inverse=inverse, negative=negative, kernel=kernel)
+        return replace(self, inverse=inverse, negative=((values < 0) & ~null).sum(-1), kernel=_gathered(scaled, null))
 
     def solve(self, rhs: Tensor) -> Tensor:
         """Return ``K^{-1} rhs`` for ``rhs`` (batch, N, k), of least norm where ``K`` is singular."""
@@ -98,6 +93,15 @@ class SymmetricFactor:
             probes = torch.linalg.ldl_solve(self.factor, self.pivots, probes)
         growth = torch.linalg.vector_norm(probes, dim=-2).amax(-1)
         return torch.where(growth.isfinite() & (growth > 0), 1.0 / growth, 0.0)
+
+
+def _gathered(vectors: Tensor, wanted: Tensor) -> Tensor:
+    """Return the columns that are wanted, of length one, padded with zeros to the largest count of the batch."""
+    count = int(wanted.sum(-1).max())
+    order = torch.argsort(wanted.to(torch.int8), dim=-1, descending=True, stable=True)[..., None, :count]
+    columns = vectors.gather(-1, order.expand(*vectors.shape[:-1], count))
+    length = torch.linalg.vector_norm(columns, dim=-2, keepdim=True).clamp_min(1e-300)
+    return torch.where(wanted[..., None, :].gather(-1, order), columns / length, 0.0)
 
 
 def _negative_pivots(factor: Tensor, pivots: Tensor) -> Tensor:

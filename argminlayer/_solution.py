@@ -99,8 +99,12 @@ class Certificate:
         weakly_active: number of constraints whose slack and multiplier both vanish at this accuracy. They are treated
             as active: the derivative is one-sided (paper 003, sec. 4.6).
         kind: a :class:`PointKind` code.
-        regular: whether the KKT matrix determines the derivative. When not, asking for a gradient raises
-            :class:`argminlayer.NotDifferentiable` or gives NaN with ``throw=False``.
+        redundant: number of active constraints whose gradients are combinations of the others'.
+        freedom: number of independent directions in which the solution is not isolated.
+        consistent: whether redundant constraints stay redundant when the parameters move.
+        regular: consistent, and without freedom: the KKT conditions determine the derivative. Where not, the backward
+            rule decides; by default asking for a gradient raises :class:`argminlayer.NotDifferentiable`, or gives NaN
+            with ``throw=False``.
     """
 
     stationarity: Tensor
@@ -112,6 +116,9 @@ class Certificate:
     active: Tensor
     weakly_active: Tensor
     kind: Tensor
+    redundant: Tensor
+    freedom: Tensor
+    consistent: Tensor
     regular: Tensor
 
     def reshape(self, shape: torch.Size) -> "Certificate":
