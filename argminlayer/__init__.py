@@ -17,7 +17,7 @@ from ._errors import (
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
 from ._layer import ArgminLayer, set_solver
 from ._problem import Problem, Structure, least_squares
-from ._select import Explanation, explain, use_solver
+from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
 from .hookspecs import hookimpl
@@ -36,6 +36,7 @@ __all__ = [
     "Certificate",
     "CheckReport",
     "CheckResult",
+    "Choice",
     "ExperimentError",
     "Explanation",
     "Multipliers",
@@ -55,6 +56,7 @@ __all__ = [
     "Status",
     "Structure",
     "Table",
+    "Verdict",
     "argmin",
     "attach",
     "certify",

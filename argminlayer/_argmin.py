@@ -21,7 +21,7 @@ from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variab
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
 
-ATTACH_TOLERANCE = 1e-5
+ATTACH_TOLERANCE = 1e-4
 """Scaled residual that a value given in float64 may have."""
 ATTACH_TOLERANCE_SINGLE = 1e-3
 """Scaled residual that a value given in a shorter float may have."""
@@ -123,7 +123,7 @@ def certify(
 
     The residuals are measured at ``value`` itself. Derivatives are taken at the refined point: a few Newton steps on
     the KKT conditions remove the error of ``value``, so that the gradient is that of the exact solution. A stationary
-    point that is no minimum keeps its gradient (paper 002, sec. 3.2) and has the status ``NOT_A_MINIMUM``.
+    point that is no minimum keeps its gradient (Gould et al. 2016, sec. 3.2) and has the status ``NOT_A_MINIMUM``.
 
     Args:
         problem: the problem.

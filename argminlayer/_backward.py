@@ -73,7 +73,7 @@ class KKT(AbstractBackward):
     surface by the least movement.
 
     Attributes:
-        singular: ``"raise"``, or ``"minimum-norm"``: the derivative of least norm (paper 003, eq. 38).
+        singular: ``"raise"``, or ``"minimum-norm"``: the derivative of least norm (Gould et al. 2021, eq. 38).
 
     Reference: Gould, Hartley and Campbell, *Deep Declarative Networks*, propositions 4.5 and 4.6, sec. 4.7 and 6.
     """

@@ -18,8 +18,12 @@ CONVERGED = 1e-12
 """A point whose estimated error is below this is not refined any further."""
 REACH = 1e-2
 """Refinement that would move a point further than this, over ``1 + |u|``, is no refinement and is not done."""
-NEAR = 100.0
+NEAR = 10.0
 """A regular point may be this many tolerances away from the solution, by the length of a Newton step."""
+HUGE = 1e8
+"""Multipliers whose forces exceed those of the objective by this much leave nothing of it in double precision."""
+STRIDE = 0.1
+"""How far, over ``1 + |u|``, the rate of change of the gradient is measured."""
 EXACT = 1e-9
 """A slack or multiplier below this, scaled, is zero at a refined point."""
 ROUNDS = 4
@@ -91,12 +95,9 @@ def measure(
     g, G = bound.inequality(z)
     extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)
     slack, below, above = -g / (_length(G) * extent), (z - bound.lower) / extent, (bound.upper - z) / extent
-    if bound.problem.objective is None:
-        nu, lam = torch.zeros_like(h), torch.zeros_like(g)
-    elif nu is None or lam is None:
-        nu, lam = recover_multipliers(_finite(descent), _finite(A), _finite(G), _finite(slack), below, above)
+    nu, lam = _multipliers(bound, (descent, A, G), (slack, below, above), nu, lam)
     hessian = bound.hessian(z, nu, lam)
-    force = _force(descent, A, nu, G, lam, hessian, extent)
+    force = _force(bound, z, descent, hessian, extent)
     push = (descent + _apply(A.mT, nu) + _apply(G.mT, lam)) / force
     groups = (
         _Group(slack, lam * torch.linalg.vector_norm(G, dim=-1) / force),
@@ -110,6 +111,27 @@ def measure(
     certificate = _certificate(bound, system, groups, (slope / force, h, extent), z, step[0], accuracy)
     zeta = torch.where(system.active.fixed, slope, 0.0)
     return KKTPoint(z, nu, lam, zeta, system, step, certificate)
+
+
+def _multipliers(
+    bound: BoundProblem,
+    rows: tuple[Tensor, Tensor, Tensor],
+    slacks: tuple[Tensor, Tensor, Tensor],
+    nu: Tensor | None,
+    lam: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the multipliers given, or recovered ones: where none are given, or where rounding would drown them."""
+    (descent, A, G), (slack, below, above) = rows, slacks
+    if bound.problem.objective is None:
+        return A.new_zeros(A.shape[:2]), G.new_zeros(G.shape[:2])
+    if nu is not None and lam is not None:
+        huge = _largest(_length(A) * nu, _length(G) * lam) > HUGE * _largest(descent)
+        if not bool(huge.any()):
+            return nu, lam
+    found = recover_multipliers(_finite(descent), _finite(A), _finite(G), _finite(slack), below, above)
+    if nu is None or lam is None:
+        return found
+    return torch.where(huge[:, None], found[0], nu), torch.where(huge[:, None], found[1], lam)
 
 
 def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor, accuracy: float) -> KKTSystem:
@@ -214,7 +236,7 @@ def _pull(bound: BoundProblem, z: Tensor, system: KKTSystem, combination: Tensor
 
     shared = (s for q, s in zip(bound.parameters, bound.layout.shared, strict=True) if q.is_floating_point())
     sizes = [
-        g.abs().max().expand(bound.batch) if s else _largest(g.reshape(bound.batch, -1))
+        _largest(g.reshape(1, -1)).expand(bound.batch) if s else _largest(g.reshape(bound.batch, -1))
         for g, s in zip(gradient(combined, *moving), shared, strict=True)
     ]
     return torch.stack(sizes).amax(0)
@@ -305,11 +327,19 @@ def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
     return torch.where(broken & (claimed == Status.SOLVED), int(Status.NOT_FINITE), status)
 
 
-def _force(gradient: Tensor, A: Tensor, nu: Tensor, G: Tensor, lam: Tensor, hessian: Tensor, extent: Tensor) -> Tensor:
-    """Return the size of the forces at a point, (batch, 1): gradient, constraint forces, and curvature times extent."""
-    parts = (gradient, _length(A) * nu, _length(G) * lam)
-    curvature = _largest(hessian.flatten(1))[:, None] * extent
-    return torch.maximum(_largest(*parts)[:, None], curvature) + FLOOR
+def _force(bound: BoundProblem, z: Tensor, descent: Tensor, hessian: Tensor, extent: Tensor) -> Tensor:
+    """Return the size of the forces of a problem, (batch, 1): what a gradient must be small against.
+
+    The gradient of the objective at the point, and the rate at which it changes over a tenth of the extent, times the
+    extent: at an unconstrained minimum the gradient vanishes. A finite step rather than the Hessian, which near the
+    edge of the domain of a logarithm would make any force look small; only where the step leaves the domain it must
+    serve. Multipliers do not count: huge ones that cancel would make any point look stationary.
+    """
+    index = torch.arange(1, bound.size + 1, dtype=z.dtype, device=z.device)
+    near = torch.minimum(torch.maximum(z + STRIDE * extent * torch.sin(index), bound.lower), bound.upper)
+    change = _largest(bound.gradient(near)[1] - descent) / STRIDE
+    change = torch.where(change.isfinite(), change, _largest(hessian.flatten(1)) * extent[:, 0])
+    return torch.maximum(_largest(descent), change)[:, None] + FLOOR
 
 
 def _largest(*values: Tensor) -> Tensor:

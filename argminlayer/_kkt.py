@@ -7,8 +7,8 @@ At a point with multipliers the conditions ``grad L = 0, h = 0, g_active = 0, u_
     [ G  0  0   0 ]
     [-E  0  0   0 ]
 
-(paper 003, eqs. 24 and 26-28, in our signs). Inactive rows do not enter; variables at a bound are eliminated, so that
-only ``n + p + k`` unknowns remain. H itself may be singular: only the whole matrix must not be.
+(Gould, Hartley and Campbell 2021, eqs. 24 and 26-28, in our signs). Inactive rows do not enter; variables at a bound
+are eliminated, so that only ``n + p + k`` unknowns remain. H itself may be singular: only the whole matrix must not be.
 """
 
 from dataclasses import dataclass
@@ -110,7 +110,10 @@ class KKTSystem:
         rows = active.gather(inequality)
         free = (~active.fixed).to(hessian.dtype)
         constraints = torch.cat([equality, rows], dim=1) * free[:, None, :]
-        top = hessian * free[:, :, None] * free[:, None, :] + torch.diag_embed(1.0 - free)
+        # eliminated variables get a diagonal of the size of the Hessian, so as not to change the scale of the matrix
+        size = hessian.detach().abs().flatten(1).amax(-1, keepdim=True) if hessian.numel() else free[:, :1]
+        fill = torch.where(size > 0, size, 1.0) * (1.0 - free)
+        top = hessian * free[:, :, None] * free[:, None, :] + torch.diag_embed(fill)
         unused = torch.cat([equality.new_zeros(equality.shape[:2]), -(~active.used).to(hessian.dtype)], dim=1)
         matrix = torch.cat(
             [torch.cat([top, constraints.mT], dim=2), torch.cat([constraints, torch.diag_embed(unused)], dim=2)], dim=1
@@ -133,7 +136,8 @@ class KKTSystem:
         """
         n, p = self.hessian.shape[-1], self.equality.shape[1]
         fixed = self.active.fixed
-        lifted = torch.where(fixed, held, top - _apply(self.hessian, held))
+        fill = self.matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :n]
+        lifted = torch.where(fixed, fill * held, top - _apply(self.hessian, held))
         right = torch.cat(
             [
                 lifted,

@@ -44,8 +44,8 @@ class SymmetricFactor:
         A singular matrix gets its generalized inverse: the solution of a consistent system of least norm, measured
         without weights in the first ``leading`` unknowns.
         """
-        scale = torch.ones_like(matrix[..., 0])
-        for _ in range(3):
+        scale = _block_scale(matrix, leading)
+        for _ in range(3 if matrix.numel() else 0):
             size = (matrix.abs() * (scale[..., :, None] * scale[..., None, :])).amax(-1)
             scale = scale / torch.where(size > 0, size, 1.0).sqrt()
         factor, pivots, _ = torch.linalg.ldl_factor_ex(matrix * (scale[..., :, None] * scale[..., None, :]))
@@ -57,11 +57,7 @@ class SymmetricFactor:
 
     def _generalized(self, matrix: Tensor, leading: int) -> "SymmetricFactor":
         """Return the factor with generalized inverses, by eigendecomposition with scales that keep the metric."""
-        size = matrix[..., :leading, :leading].abs().flatten(-2).amax(-1)
-        common = torch.where(size > 0, size, 1.0).rsqrt()[..., None]
-        lengths = torch.linalg.vector_norm(matrix[..., leading:, :leading], dim=-1) * common
-        below = torch.where(lengths > 0, 1.0 / torch.where(lengths > 0, lengths, 1.0), 1.0)
-        scale = torch.cat([common.expand(*common.shape[:-1], leading), below], dim=-1)
+        scale = _block_scale(matrix, leading)
         values, vectors = torch.linalg.eigh(matrix * (scale[..., :, None] * scale[..., None, :]))
         null = values.abs() <= NULL * values.abs().amax(-1, keepdim=True)
         reciprocal = torch.where(null, 0.0, 1.0 / torch.where(null, 1.0, values))
@@ -93,6 +89,20 @@ class SymmetricFactor:
             probes = torch.linalg.ldl_solve(self.factor, self.pivots, probes)
         growth = torch.linalg.vector_norm(probes, dim=-2).amax(-1)
         return torch.where(growth.isfinite() & (growth > 0), 1.0 / growth, 0.0)
+
+
+def _block_scale(matrix: Tensor, leading: int) -> Tensor:
+    """Return the scale that makes the leading block of size one and the rows below it of length one, (batch, N).
+
+    One factor for the whole leading block: a norm of its unknowns keeps its meaning.
+    """
+    if leading == 0:
+        return matrix.new_ones(matrix.shape[:-1])
+    size = matrix[..., :leading, :leading].abs().flatten(-2).amax(-1)
+    common = torch.where(size > 0, size, 1.0).rsqrt()[..., None]
+    lengths = torch.linalg.vector_norm(matrix[..., leading:, :leading], dim=-1) * common
+    below = torch.where(lengths > 0, 1.0 / torch.where(lengths > 0, lengths, 1.0), 1.0)
+    return torch.cat([common.expand(*common.shape[:-1], leading), below], dim=-1)
 
 
 def _gathered(vectors: Tensor, wanted: Tensor) -> Tensor:

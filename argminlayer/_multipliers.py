@@ -16,8 +16,8 @@ def recover_multipliers(
 
         |grad f + A'nu + G'lambda - z_lo + z_up|^2 + sum (slack_i lambda_i |grad g_i|)^2,
 
-    the least-squares formula of paper 003, eq. 25, with signs, where the last term (far below rounding for an active
-    constraint of an accurate solution) prefers the nearer of two constraints that explain the gradient equally well.
+    the least-squares formula of Gould et al. 2021, eq. 25, with signs, where the last term (far below rounding for an
+    active constraint of an accurate solution) prefers the nearer of two that explain the gradient equally well.
 
     Args:
         gradient: of the objective, (batch, n).

@@ -100,15 +100,18 @@ def _attempt(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Foun
 
 
 def _certified(bound: BoundProblem, z: Tensor, candidate: Candidate) -> KKTPoint:
-    """Measure and refine a candidate, with the solver's multipliers, or recovered ones where those are no good."""
+    """Measure and refine a candidate, with the solver's multipliers, or recovered ones where those are no good.
+
+    They are no good when the conditions do not hold with them, nor when constraints are redundant: then they are not
+    unique, and those of least norm are recovered.
+    """
     point = refine(bound, measure(bound, z, candidate.equality, candidate.inequality))
-    if candidate.equality is None or bool((point.residual <= SOLVE_TOLERANCE).all()):
+    doubtful = (point.residual > SOLVE_TOLERANCE) | (point.certificate.redundant > 0)
+    if candidate.equality is None or not bool(doubtful.any()):
         return point
     other = refine(bound, measure(bound, z))
-    better = (other.residual < point.residual)[:, None]
-    if bool(better.all()):
-        return other
-    return _choose_point(bound, better, other, point) if bool(better.any()) else point
+    better = doubtful & (other.residual <= torch.maximum(point.residual, torch.full_like(point.residual, EXACT)))
+    return _choose_point(bound, better[:, None], other, point) if bool(better.any()) else point
 
 
 def _choose_point(bound: BoundProblem, where: Tensor, new: KKTPoint, old: KKTPoint) -> KKTPoint:

@@ -97,7 +97,7 @@ class Certificate:
             constraint is nearly weakly active, and that the derivative is nearly one-sided. Infinite without any.
         active: number of active inequalities and bounds.
         weakly_active: number of constraints whose slack and multiplier both vanish at this accuracy. They are treated
-            as active: the derivative is one-sided (paper 003, sec. 4.6).
+            as active: the derivative is one-sided (Gould et al. 2021, sec. 4.6).
         kind: a :class:`PointKind` code.
         redundant: number of active constraints whose gradients are combinations of the others'.
         freedom: number of independent directions in which the solution is not isolated.

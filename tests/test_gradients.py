@@ -13,7 +13,10 @@ from torch import Tensor
 import argminlayer as al
 
 if "known_problems" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location("known_problems", Path(__file__).with_name("known_problems.py"))
+    _folder = Path(__file__).with_name("known_problems")
+    _spec = importlib.util.spec_from_file_location(
+        "known_problems", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
+    )
     sys.modules["known_problems"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["known_problems"])
 known = sys.modules["known_problems"]
@@ -140,21 +143,31 @@ def test_a_zero_cotangent_gives_a_zero_gradient_and_nan_gives_nan() -> None:
     assert bool(nan.isnan().all())
 
 
-@pytest.mark.parametrize("case", SMALL[::2], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_second_derivatives_agree_with_differences_of_first_ones(case: Any) -> None:
     leaves = tuple(p.clone().requires_grad_() for p in case.parameters)
     start = known.as_variables(case.answer())
     assert torch.autograd.gradgradcheck(
-        lambda *x: al.argmin(case.problem, *x, start=start), leaves, atol=1e-4, rtol=1e-3, nondet_tol=1e-7
+        lambda *x: al.argmin(case.problem, *x, start=start),
+        leaves,
+        atol=1e-4,
+        rtol=1e-3,
+        nondet_tol=1e-7,
+        fast_mode=True,
     )
 
 
-@pytest.mark.parametrize("case", SMALL[1::2], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_first_derivatives_agree_with_differences_of_solved_problems(case: Any) -> None:
     leaves = tuple(p.clone().requires_grad_() for p in case.parameters)
     start = known.as_variables(case.answer())
     assert torch.autograd.gradcheck(
-        lambda *x: al.argmin(case.problem, *x, start=start), leaves, atol=1e-4, rtol=1e-3, nondet_tol=1e-7, fast_mode=True
+        lambda *x: al.argmin(case.problem, *x, start=start),
+        leaves,
+        atol=1e-4,
+        rtol=1e-3,
+        nondet_tol=1e-7,
+        fast_mode=True,
     )
 
 
@@ -271,7 +284,9 @@ def test_a_solver_that_lands_on_a_maximum_is_not_believed() -> None:
 
 
 DUPLICATED = {
-    "inequalities": al.Problem(half_square, "(2)->(2)", inequality=lambda u, x: torch.stack([u.sum() - 1, u.sum() - 1])),
+    "inequalities": al.Problem(
+        half_square, "(2)->(2)", inequality=lambda u, x: torch.stack([u.sum() - 1, u.sum() - 1])
+    ),
     "scaled equalities": al.Problem(
         half_square, "(2)->(2)", equality=lambda u, x: torch.stack([u.sum() - 1, 2 * u.sum() - 2])
     ),
@@ -294,17 +309,20 @@ def test_dependent_constraints_raise_or_give_the_right_derivative(name: str) -> 
         assert torch.allclose(found, true, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e3, 1e9, 1e17])
+def test_huge_multipliers_that_cancel_do_not_make_a_point_stationary(size: float) -> None:
+    none = torch.zeros(2, dtype=torch.float64)
+    given = al.Multipliers(equality=values(-size), inequality=values(size), lower=none, upper=none)
+    problem, x = DUPLICATED["an equality and an inequality"], values(2.0, 1.0)
+    with pytest.raises(al.SolveFailed, match="NOT_STATIONARY"):
+        al.attach(problem, values(0.0, 1.0), x, multipliers=given)
+
+
 NOT_DIFFERENTIABLE = {
-    "an over-determined corner": (
-        al.Problem(half_square, "(2)->(2)", inequality=lambda u, x: torch.stack([u[0], u[1], u.sum()])),
-        values(0.0, 0.0),
-        values(3.0, 2.0),
-        "LICQ fails",
-    ),
-    "more equations than unknowns": (
-        al.Problem(None, "(2)->(2)", equality=lambda u, x: torch.stack([u[0] - x[0], u[1] - x[1], u.sum() - x.sum()])),
-        values(3.0, 2.0),
-        values(3.0, 2.0),
+    "constraints that part when the parameters move": (
+        al.Problem(half_square, "(2)->(2)", inequality=lambda u, x: torch.stack([u.sum() - 1, u.sum() - x[0]])),
+        values(0.5, 0.5),
+        values(1.0, 1.0),
         "LICQ fails",
     ),
     "a repeated eigenvalue": (RAYLEIGH, known.eye(3)[0], known.eye(3), "not isolated"),
@@ -318,12 +336,6 @@ NOT_DIFFERENTIABLE = {
         al.Problem(lambda u, x: x @ u, "(n)->(n)", equality=lambda u, x: u.sum() - 1, lower=0.0),
         values(0.5, 0.5, 0.0),
         values(1.0, 1.0, 2.0),
-        "not isolated",
-    ),
-    "an under-determined root": (
-        al.Problem(None, "(2)->(2)", equality=lambda u, x: u.sum() - x.sum()),
-        values(1.0, 1.0),
-        values(0.5, 1.5),
         "not isolated",
     ),
 }
@@ -393,7 +405,9 @@ def test_infeasible_instances_fail_alone_and_leave_the_shared_gradient_finite() 
 
 
 def test_infeasible_instances_raise_with_the_solution_of_the_others() -> None:
-    with pytest.raises(al.SolveFailed, match=r"did not solve 2 of 4 problems.*batch index \(0,\): INFEASIBLE") as caught:
+    with pytest.raises(
+        al.SolveFailed, match=r"did not solve 2 of 4 problems.*batch index \(0,\): INFEASIBLE"
+    ) as caught:
         al.solve(CHAMBER, values(0.0, 2.0, -1.0, 3.0), values(2.5)[0])
     assert torch.allclose(caught.value.solution.value[1], values(2.0, 2.5), atol=1e-9)
 
@@ -471,3 +485,15 @@ def test_a_value_that_is_itself_differentiable_is_attached_without_its_history()
     value = al.attach(BALL, solution.value, x, r, multipliers=solution.multipliers)
     (second,) = torch.autograd.grad(value[0], x)
     assert torch.allclose(first, second, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, on its first use of jvp
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_forward_mode_agrees_with_the_known_derivative(case: Any) -> None:
+    tangents = tuple(known.normal(30 + i, *p.shape) for i, p in enumerate(case.parameters))
+    given = known.as_variables(case.answer())
+    _, dots = torch.func.jvp(lambda *x: al.attach(case.problem, given, *x), case.parameters, tangents)
+    cotangents = case.cotangents()
+    forward = sum((c * d).sum() for c, d in zip(cotangents, known.as_tuple(dots), strict=True))
+    reverse = sum((g * t).sum() for g, t in zip(case.gradients(), tangents, strict=True))
+    assert float(forward) == pytest.approx(float(reverse), rel=1e-6, abs=1e-8)

@@ -22,7 +22,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Published:
-    """What paper 000, sec. 4.3, prints for a data set."""
+    """What Pan, Wang and Zhou, sec. 4.3, print for a data set."""
 
     mu: float
     loss: float

@@ -19,9 +19,10 @@ class RidgeCrossValidation(al.AbstractExperiment):
         beta_k(mu) = argmin_b 1/2 |X'_k b - y'_k|^2 + 1/2 mu |b|^2
 
     The K fits are one argmin node, and the search follows the derivative of J through it. The defaults are the recipe
-    of paper 000, sec. 3.3 and 4.3: columns standardised over the whole table, the target as it is, no intercept,
-    contiguous folds. The result sets what is found beside the paper's figures and a grid search, with the lower solves
-    that each needs, and shows what shuffled folds and an intercept change.
+    of Pan, Wang and Zhou (*Deep Declarative Networks: Further Explorations*, sec. 3.3 and 4.3): columns standardised
+    over the whole table, the target as it is, no intercept, contiguous folds. The result sets what is found beside the
+    paper's figures and a grid search, with the lower solves that each needs, and shows what shuffled folds and an
+    intercept change.
 
     Attributes: the settings, described in ``argminlayer run bilevel --help``.
     """

@@ -56,8 +56,8 @@ class CrossValidation:
         J(mu) = 1/K sum_k w_k 1/2 |X_k beta_k(mu) - y_k|^2
         beta_k(mu) = argmin_b 1/2 |X'_k b - y'_k|^2 + 1/2 mu |b|^2
 
-    X_k, y_k is the data held out of fit k and X'_k, y'_k the rest (paper 000, eqs. 6 and 7). The weight w_k is one, or
-    one over the size of fold k.
+    X_k, y_k is the data held out of fit k and X'_k, y'_k the rest (Pan, Wang and Zhou, eqs. 6 and 7). The weight w_k
+    is one, or one over the size of fold k.
 
     The fits are one batch of :data:`RIDGE` in which mu is shared, so that it receives the sum of their gradients. Each
     fit is given the triangular factor R of its data and q, with ``|X' b - y'|^2 = |R b - q|^2 + constant``. Unlike

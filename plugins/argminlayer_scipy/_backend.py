@@ -47,6 +47,7 @@ def solve_instance(solver: AbstractSciPy, problem: al.BoundProblem, start: Tenso
         with np.errstate(all="ignore"):
             if problem.problem.objective is not None:
                 oracle.rescale(z)
+                oracle.drop_redundant(z)
             return _METHODS[type(solver)](solver, oracle, z)
     except Stopped as stopped:
         last = z if oracle.last is None else oracle.last
@@ -84,7 +85,7 @@ def _newton(solver: Newton, oracle: Oracle, z: Array) -> al.Point:
 
 def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
     constraints: list[dict[str, Any]] = []
-    if oracle.problem.equalities:
+    if len(oracle.rows):
         constraints.append(_constraint("eq", oracle.equality, 1.0))
     if oracle.problem.inequalities:
         constraints.append(_constraint("ineq", oracle.inequality, -1.0))
@@ -104,10 +105,15 @@ def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
 
     result, status = _with_restoration(oracle, z, run)
     multipliers = result.get("multipliers")
-    if multipliers is None or oracle.problem.problem.objective is None:
+    if multipliers is None or not _has_all_multipliers(oracle):
         return _point(result, status)
     p = oracle.problem.equalities
     return _point(result, status, -multipliers[:p] / oracle.scale, multipliers[p:] / oracle.scale)
+
+
+def _has_all_multipliers(oracle: Oracle) -> bool:
+    """Say whether what SciPy returns are the multipliers: not those of feasibility, nor of a part of the equalities."""
+    return oracle.problem.problem.objective is not None and len(oracle.rows) == oracle.problem.equalities
 
 
 def _constraint(kind: str, function: Callable[[Array], tuple[Array, Array]], sign: float) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _constraint(kind: str, function: Callable[[Array], tuple[Array, Array]], sig
 
 def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
     problem = oracle.problem
-    p, q = problem.equalities, problem.inequalities
+    p, q = len(oracle.rows), problem.inequalities
     constraints = []
     if p:
         constraints.append(_nonlinear(oracle.equality, 0.0, lambda x, v: oracle.constraint_hessian(x, v, np.zeros(q))))
@@ -144,6 +150,8 @@ def _trust_constr(solver: TrustConstr, oracle: Oracle, z: Array) -> al.Point:
         return result, al.Status.MAX_ITERATIONS if result.status == 0 else al.Status.SOLVED
 
     result, status = _with_restoration(oracle, z, run)
+    if not _has_all_multipliers(oracle) or "v" not in result:
+        return _point(result, status)
     forces = [np.atleast_1d(v) for v in result.v]
     nu = forces[0] if p else np.zeros(0)
     lam = forces[1 if p else 0] if q else np.zeros(0)
@@ -193,7 +201,6 @@ def _with_restoration(
     nearest = _fit(oracle, oracle.violation, start, 1e-12, 500)
     if _infeasible(oracle, nearest.x):
         nearest.message = f"no feasible point found: the least violation is {np.abs(nearest.fun).max():.2e}"
-        nearest.v = [np.zeros(n) for n in (oracle.problem.equalities, oracle.problem.inequalities) if n]
         return nearest, al.Status.INFEASIBLE
     return run(nearest.x)
 

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,6 +18,8 @@ RUNAWAY_POINT = 1e15
 SENSIBLE = (1e-2, 1e4)
 """Objectives with gradients of this size are left as they are."""
 WALL = 1e50
+DEPENDENT = 1e-10
+"""A gradient that adds less than this to the span of the others, all of length one, depends on them."""
 
 
 class Stopped(Exception):
@@ -41,7 +44,28 @@ class Oracle:
         self.deadline = None if time_limit is None else time.monotonic() + time_limit
         self.last: Array | None = None
         self.scale = 1.0
+        self.rows = np.arange(problem.equalities)
         self._cache: dict[str, tuple[Array, Any]] = {}
+
+    def drop_redundant(self, start: Array) -> None:
+        """Leave out equalities whose gradients depend on the others' at the start and near it.
+
+        SciPy's methods break down on them. Whether the point found meets those left out as well, the certificate says.
+        """
+        jacobians = [self._once("equality", point, self.problem.equality)[1][0] for point in self._two_points(start)]
+        both = np.concatenate(jacobians, axis=1)
+        if both.shape[0] < 2 or not np.all(np.isfinite(both)):
+            return
+        length = np.linalg.norm(both, axis=1, keepdims=True)
+        _, triangle, order = scipy.linalg.qr(
+            (both / np.where(length > 0, length, 1.0)).T, mode="economic", pivoting=True
+        )
+        rank = int(np.sum(np.abs(np.diag(triangle)) > DEPENDENT))
+        self.rows = np.sort(order[:rank])
+
+    def _two_points(self, start: Array) -> tuple[Array, Array]:
+        near = start + 0.1 * (1.0 + np.abs(start)) * np.sin(1.0 + np.arange(start.size))
+        return start, np.clip(near, *self.limits())
 
     def rescale(self, start: Array) -> None:
         """Divide the objective by the size of its gradient at and near ``start`` where that is far from one.
@@ -51,9 +75,7 @@ class Oracle:
         Raises:
             Stopped: the objective or its gradient is not finite at ``start``.
         """
-        near = start + 0.1 * (1.0 + np.abs(start)) * np.sin(1.0 + np.arange(start.size))
-        lower, upper = self.limits()
-        slopes = [self.objective(point)[1] for point in (start, np.clip(near, lower, upper))]
+        slopes = [self.objective(point)[1] for point in self._two_points(start)]
         if not np.isfinite(self.objective(start)[0]) or not np.all(np.isfinite(slopes[0])):
             self.last = start
             raise Stopped(al.Status.NOT_FINITE)
@@ -79,9 +101,9 @@ class Oracle:
         return (value, slope) if np.isfinite(value) and np.all(np.isfinite(slope)) else (WALL, np.zeros_like(z))
 
     def equality(self, z: Array) -> tuple[Array, Array]:
-        """Return the equalities (p,) and their Jacobian (p, n)."""
-        value, rows = self._once("equality", z, lambda t: self.problem.equality(t))
-        return value[0], rows[0]
+        """Return the equalities that are not left out, (p,), and their Jacobian (p, n)."""
+        value, rows = self._once("equality", z, self.problem.equality)
+        return value[0][self.rows], rows[0][self.rows]
 
     def inequality(self, z: Array) -> tuple[Array, Array]:
         """Return the inequalities (q,), feasible when not positive, and their Jacobian (q, n)."""
@@ -105,15 +127,18 @@ class Oracle:
         return self.scale * self._plain_hessian(z)
 
     def constraint_hessian(self, z: Array, nu: Array, lam: Array) -> Array:
-        """Return the Hessian of ``nu'h + lam'g``, (n, n)."""
-        return self.hessian(z, nu, lam) - self._plain_hessian(z)
+        """Return the Hessian of ``nu'h + lam'g``, (n, n), ``nu`` for the equalities that are not left out."""
+        every = np.zeros(self.problem.equalities)
+        every[self.rows] = nu
+        return self.hessian(z, every, lam) - self._plain_hessian(z)
 
     def _plain_hessian(self, z: Array) -> Array:
         return self.hessian(z, np.zeros(self.problem.equalities), np.zeros(self.problem.inequalities))
 
     def violation(self, z: Array) -> tuple[Array, Array]:
-        """Return ``(h, max(g, 0))`` and its Jacobian: zero exactly where the constraints are met."""
-        (h, A), (g, G) = self.equality(z), self.inequality(z)
+        """Return ``(h, max(g, 0))`` and its Jacobian: zero exactly where all constraints are met."""
+        (h, A), (g, G) = self._once("equality", z, self.problem.equality), self.inequality(z)
+        h, A = h[0], A[0]
         return np.concatenate([h, np.maximum(g, 0.0)]), np.concatenate([A, G * (g > 0)[:, None]])
 
     def residual(self, z: Array) -> tuple[Array, Array]:

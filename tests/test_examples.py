@@ -1,0 +1,68 @@
+"""Every example runs, and its answer is the one obtained without the library."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+def run(name):
+    """Run the example ``name.py`` and return what its ``main`` returns."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main()
+
+
+def test_each_stationary_point_of_the_quartic_moves_as_the_closed_form_says():
+    rows = run("01_hello_argmin")
+    assert len(rows) == 3
+    for point, slope, expected_point, expected_slope in rows:
+        assert point == pytest.approx(expected_point, abs=1e-12)
+        assert slope == pytest.approx(expected_slope, abs=1e-10)
+
+
+def test_projections_and_their_jacobians_are_those_of_sorting_and_scaling():
+    results = run("02_projection_onto_simplex_and_ball")
+    assert set(results) == {"simplex", "ball"}
+    for value, jacobian in results.values():
+        assert value < 1e-10
+        assert jacobian < 1e-10
+
+
+def test_gradient_descent_moves_the_most_likely_points_to_their_targets():
+    losses, found, tried = run("03_bilevel_by_gradient_descent")
+    assert losses[0] > 1.0
+    assert losses[-1] < 1e-9
+    # the grid has steps of 0.0003 along the circle, and the objective is flat at its maximum
+    assert torch.allclose(found, tried, atol=2e-3)
+
+
+def test_most_likely_points_move_as_the_paper_and_the_angle_say():
+    results = run("04_constrained_maximum_likelihood")
+    free, line, ball = results.values()
+    assert free[0].norm() > 1.0
+    assert line[0].sum().item() == pytest.approx(1.0, abs=1e-10)
+    assert ball[0].norm().item() == pytest.approx(1.0, abs=1e-10)
+    assert max(difference for _, difference in results.values()) < 1e-9
+
+
+def test_a_forecast_trained_on_regret_decides_better_than_an_accurate_one():
+    trained, two_stage, difference = run("05_predict_then_optimize_portfolio")
+    assert 0.0 <= trained < 0.5 * two_stage
+    assert difference < 1e-5
+
+
+def test_every_solver_gives_the_gradient_of_least_squares_on_the_support():
+    gradients, expected = run("06_same_node_many_solvers")
+    assert {"scipy.lbfgs", "scipy.slsqp", "scipy.trust-constr", "scipy.least-squares", "attach(nnls)"} <= set(gradients)
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected, rtol=0.0, atol=1e-9), name
+
+
+def test_no_example_is_left_out():
+    here = Path(__file__).read_text()
+    assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}")' not in here] == []
