@@ -1,23 +1,25 @@
 """The one direction of data: bind parameters, choose a solver, solve, certify, attach the backward."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._autodiff import entry
 from ._backward import KKT, AbstractBackward
-from ._bound import BoundProblem, arrange, bind_prepared, non_finite
+from ._bound import BoundProblem, arrange, bind_prepared
 from ._certificate import judge, measure, refine
-from ._errors import ProblemError, SolveFailed
+from ._errors import ProblemError, SolveFailed, SolverError
 from ._implicit import Outcome, Record, Task, solve_implicitly
 from ._layout import WORKING_DTYPE, Layout
+from ._parameters import non_finite
 from ._problem import Problem
 from ._search import Found, search, substitute
 from ._select import choose
-from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables
+from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables, failure_text
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
 
@@ -25,15 +27,6 @@ ATTACH_TOLERANCE = 1e-4
 """Scaled residual that a value given in float64 may have."""
 ATTACH_TOLERANCE_SINGLE = 1e-3
 """Scaled residual that a value given in a shorter float may have."""
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _left_to_python(function: F) -> F:
-    """Keep ``torch.compile`` out of a function: it breaks the graph there instead of tracing into solvers."""
-    left: F = torch.compiler.disable(function)
-    return left
 
 
 def argmin(
@@ -56,7 +49,7 @@ def argmin(
     ).value
 
 
-@_left_to_python
+@entry
 def solve(
     problem: Problem,
     *parameters: Any,
@@ -89,7 +82,8 @@ def solve(
         SolverError: the solver is unknown, not installed, or refuses the problem.
         NotDifferentiable: raised by the backward pass where the derivative is not determined (only with ``throw``).
     """
-    layout, prepared = arrange(problem, parameters)
+    _check_settings(backward, options)
+    layout, prepared = arrange(problem, parameters, start)
     starts, given = read_starts(layout, problem.start if start is None else start)
 
     def run(
@@ -102,15 +96,15 @@ def solve(
         sound = substitute(bound, finite)
         found = search(sound, choice, None if starts is None else start_points(sound, starts, given))
         status = torch.where(finite, found.status, int(Status.NOT_FINITE))
-        _note(record, bound, found, time.perf_counter() - began)
         accepted = status == Status.SOLVED
-        differentiable = accepted & backward.accepts(problem, found.point.certificate)
-        return _outcome(replace(found, status=status), found.point.z, accepted, differentiable)
+        found = replace(found, status=status)
+        _note(record, bound, found, accepted, time.perf_counter() - began)
+        return _outcome(found, found.point.z, accepted, accepted & backward.accepts(problem, found.point.certificate))
 
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
-@_left_to_python
+@entry
 def certify(
     problem: Problem,
     value: Any,
@@ -136,7 +130,8 @@ def certify(
     Raises:
         SolveFailed: a value is not stationary or not feasible (only with ``throw``).
     """
-    layout, prepared = arrange(problem, parameters)
+    _check_settings(backward, None)
+    layout, prepared = arrange(problem, parameters, value)
     given = (flat_value(layout, value, "the value"), *_flat_multipliers(layout, multipliers))
     tolerance = _tolerance(value)
 
@@ -145,11 +140,13 @@ def certify(
     ) -> Outcome:
         began = time.perf_counter()
         bound = bind_prepared(problem, layout, prepared)
-        _check_finite(bound, throw=True)
+        finite = _check_finite(bound, throw)
+        bound = substitute(bound, finite)
         z, *forces = given
         _check_multipliers(bound, forces)
         point = measure(bound, z, *forces)
-        status = judge(point, tolerance, torch.zeros(bound.batch, dtype=torch.int64, device=z.device))
+        claimed = torch.zeros(bound.batch, dtype=torch.int64, device=z.device)
+        status = torch.where(finite, judge(point, tolerance, claimed), int(Status.NOT_FINITE))
         refined = refine(bound, point)
         found = Found(
             point=replace(refined, certificate=_at_given(point.certificate, refined.certificate)),
@@ -159,8 +156,8 @@ def certify(
             messages=("",) * bound.batch,
             solver=GIVEN,
         )
-        _note(record, bound, found, time.perf_counter() - began)
         accepted = (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM)
+        _note(record, bound, found, accepted, time.perf_counter() - began)
         return _outcome(found, z, accepted, accepted & backward.accepts(problem, refined.certificate))
 
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
@@ -180,6 +177,13 @@ def attach(
         SolveFailed: a value is not stationary or not feasible (only with ``throw``; otherwise it becomes NaN).
     """
     return certify(problem, value, *parameters, multipliers=multipliers, backward=backward, throw=throw).value
+
+
+def _check_settings(backward: AbstractBackward, options: Mapping[str, Any] | None) -> None:
+    if not isinstance(backward, AbstractBackward):
+        raise ProblemError(f"backward must be a backward rule such as al.KKT(), not {backward!r}")
+    if options is not None and not isinstance(options, Mapping):
+        raise SolverError(f"options must be a mapping such as {{'max_iter': 500}}, not {options!r}")
 
 
 def _check_finite(bound: BoundProblem, throw: bool) -> Tensor:
@@ -218,8 +222,11 @@ def _tolerance(value: Any) -> float:
     return ATTACH_TOLERANCE_SINGLE if single else ATTACH_TOLERANCE
 
 
-def _note(record: Record, bound: BoundProblem, found: Found, seconds: float) -> None:
+def _note(record: Record, bound: BoundProblem, found: Found, accepted: Tensor, seconds: float) -> None:
     record.mapped = bound.functions.mapped
+    shape, certificate = bound.layout.batch_shape, found.point.certificate.reshape(bound.layout.batch_shape)
+    status = found.status.reshape(shape)
+    record.failure = failure_text(accepted.reshape(shape), status, certificate, found.solver, found.messages)
     record.solver, record.messages, record.seconds = found.solver, found.messages, seconds
 
 
@@ -270,6 +277,6 @@ def _finish(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tensor, ...])
         messages=record.messages,
         seconds=record.seconds,
     )
-    if task.throw and not record.solved:
-        raise SolveFailed(solution.failure() or "some instance was not solved", solution)
+    if task.throw and record.failure:
+        raise SolveFailed(record.failure, solution)
     return solution

@@ -1,6 +1,8 @@
 """Gradient and Jacobian, the two derivatives everything is made of, in autograd and inside torch.func transforms."""
 
+import functools
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +47,28 @@ def jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, T
         values = function(alias)
         derivative = _rows(values, alias, create_graph)
     return (values, derivative) if create_graph else (values.detach(), derivative)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def entry(function: F) -> F:
+    """Make a public function run as in eager mode with autograd at hand, wherever it is called.
+
+    ``torch.compile`` breaks the graph there instead of tracing into solvers, and inference mode, in which nothing can
+    be differentiated, becomes no_grad.
+    """
+    eager: Callable[..., Any] = torch.compiler.disable(function)
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_inference_mode_enabled():
+            return eager(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return eager(*args, **kwargs)
+
+    wrapped: Any = run
+    return cast(F, wrapped)
 
 
 def derivative_wanted() -> bool:

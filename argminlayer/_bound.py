@@ -11,8 +11,10 @@ from ._autodiff import gradient, jacobian
 from ._errors import ProblemError
 from ._functions import Functions
 from ._layout import Layout
+from ._parameters import read_parameters
 from ._probe import maps, probe
 from ._problem import Problem
+from ._solution import Solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,22 +107,28 @@ class BoundProblem:
         return gradient(lambda t: (self.functions.slope(t, nu, lam, self.parameters) * v).sum(), z)[0]
 
 
-def arrange(problem: Problem, parameters: Sequence[Any]) -> tuple[Layout, tuple[Tensor, ...]]:
+def arrange(problem: Problem, parameters: Sequence[Any], start: Any = None) -> tuple[Layout, tuple[Tensor, ...]]:
     """Lay out parameters and variables: everything about them but their values.
 
     Args:
         problem: the problem.
         parameters: tensors with the signature's core dimensions and any leading dimensions that broadcast; numbers
-            and arrays become tensors in the dtype of the others.
+            and arrays become tensors.
+        start: tells sizes that no parameter has, in place of the problem's own.
 
     Returns:
         The layout, and the parameters prepared for it: differentiable in the caller's, see :meth:`Layout.prepare`.
 
     Raises:
         SignatureError: shapes do not fit the signature.
-        ProblemError: mixed dtypes or devices.
+        ProblemError: not a problem, or parameters of no use.
     """
-    tensors = _as_tensors(parameters, problem.parameter_names)
+    if not isinstance(problem, Problem):
+        raise ProblemError(
+            f"the first argument must be an argminlayer.Problem, not a {type(problem).__name__}; write "
+            "al.Problem(objective, '(n)->(n)'), or al.ArgminLayer(model, ...) for a model that a plugin reads"
+        )
+    tensors = read_parameters(parameters, problem.parameter_names)
     sizes, batch_shape = problem.signature.match(tensors, problem.parameter_names)
     core_ndims = tuple(map(len, problem.signature.inputs))
     floating = [t for t in tensors if t.is_floating_point()]
@@ -132,7 +140,7 @@ def arrange(problem: Problem, parameters: Sequence[Any]) -> tuple[Layout, tuple[
         device=tensors[0].device if tensors else torch.get_default_device(),
     )
     prepared = layout.prepare(tensors, core_ndims)
-    return replace(layout, shapes=_variable_shapes(problem, sizes, layout, prepared)), prepared
+    return replace(layout, shapes=_variable_shapes(problem, sizes, layout, prepared, start)), prepared
 
 
 def bind(problem: Problem, parameters: Sequence[Any]) -> BoundProblem:
@@ -164,42 +172,15 @@ def _first(layout: Layout, prepared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     )
 
 
-def _as_tensors(parameters: Sequence[Any], names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    given = [p for p in parameters if isinstance(p, Tensor)]
-    labels = names if len(names) == len(parameters) else tuple(map(str, range(len(parameters))))
-    floating = [p for p in given if p.is_floating_point()]
-    dtype = floating[0].dtype if floating else torch.get_default_dtype()
-    device = given[0].device if given else None
-    tensors = tuple(p if isinstance(p, Tensor) else torch.as_tensor(p, device=device) for p in parameters)
-    tensors = tuple(
-        t if isinstance(p, Tensor) or not t.is_floating_point() else t.to(dtype)
-        for p, t in zip(parameters, tensors, strict=True)
-    )
-    for kind, values in (
-        ("dtypes", [t.dtype for t in tensors if t.is_floating_point()]),
-        ("devices", [t.device for t in tensors]),
-    ):
-        if len(set(values)) > 1:
-            listing = ", ".join(
-                f"{label}: {t.dtype if kind == 'dtypes' else t.device}"
-                for label, t in zip(labels, tensors, strict=True)
-            )
-            raise ProblemError(
-                f"the parameters have different {kind} ({listing}); convert them with `.to(...)` so that all agree"
-            )
-    for label, tensor in zip(labels, tensors, strict=True):
-        if tensor.is_complex():
-            raise ProblemError(f"parameter {label} is complex; pass its real and imaginary parts (torch.view_as_real)")
-    return tensors
-
-
 def _variable_shapes(
-    problem: Problem, sizes: dict[str, int], layout: Layout, prepared: tuple[Tensor, ...]
+    problem: Problem, sizes: dict[str, int], layout: Layout, prepared: tuple[Tensor, ...], start: Any
 ) -> tuple[torch.Size, ...]:
     known = problem.signature.variable_shapes(sizes)
     if all(shape is not None for shape in known):
         return tuple(shape for shape in known if shape is not None)
-    start = problem.start[0] if isinstance(problem.start, list) and problem.start else problem.start
+    start = problem.start if start is None else start
+    start = start[0] if isinstance(start, list) and start else start
+    start = start.iterate if isinstance(start, Solution) else start
     if callable(start):
         start = start(*_first(layout, prepared))
     given = start if isinstance(start, tuple) else (start,)
@@ -216,33 +197,3 @@ def _variable_shapes(
                 f"{problem.signature}: write its size as an integer, or pass a `start` of the right shape"
             )
     return tuple(shapes)
-
-
-def non_finite(bound: BoundProblem) -> tuple[Tensor, str | None]:
-    """Return which instances have only finite parameters, (batch,), and a sentence on the first that has not."""
-    layout = bound.layout
-    finite = torch.ones(layout.batch, dtype=torch.bool, device=layout.device)
-    message = None
-    for name, parameter, shared in zip(bound.problem.parameter_names, bound.parameters, layout.shared, strict=True):
-        if not parameter.is_floating_point() or bool(parameter.isfinite().all()):
-            continue
-        bad = ~parameter.isfinite()
-        finite &= ~(bad.any() if shared else bad.flatten(1).any(1))
-        if message is None:
-            message = _name_non_finite(name, parameter, bad, shared, layout)
-    return finite, message
-
-
-def _name_non_finite(name: str, parameter: Tensor, bad: Tensor, shared: bool, layout: Layout) -> str:
-    where = bad.nonzero()[0].tolist()
-    value = parameter[tuple(where)].item()
-    core, flat = (where, None) if shared else (where[1:], where[0])
-    index = (
-        tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), layout.batch_shape)) if flat is not None else ()
-    )
-    place = f"batch index {index}" if index else "every instance (it is shared)"
-    entry = f", entry {tuple(core)}" if core else ""
-    return (
-        f"parameter {name} is not finite: {value} at {place}{entry}; clean the inputs, or pass `throw=False` to lose "
-        "only the instances concerned"
-    )

@@ -181,7 +181,7 @@ def _certificate(
         complementarity=_largest(*both),
         dual_feasibility=_largest(*wrong),
         error=torch.nan_to_num(_largest(dz / extent), nan=torch.inf),
-        margin=torch.cat([torch.maximum(group.slack, group.pull) for group in groups], -1).amin(-1),
+        margin=_smallest(*(torch.maximum(group.slack, group.pull) for group in groups)),
         active=active.count,
         weakly_active=torch.stack([group.weak(accuracy).sum(-1) for group in groups]).sum(0),
         kind=_kind(system),
@@ -321,7 +321,9 @@ def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
     )
     for failed, why in checks:
         status = torch.where(failed, int(why), status)
-    explained = (status != Status.SOLVED) & (status != Status.NOT_A_MINIMUM) & (claimed != Status.SOLVED)
+    feasible = c.feasibility <= tolerance
+    denied = feasible & ((claimed == Status.NOT_FEASIBLE) | (claimed == Status.INFEASIBLE))
+    explained = (status != Status.SOLVED) & (status != Status.NOT_A_MINIMUM) & (claimed != Status.SOLVED) & ~denied
     status = torch.where(explained, claimed, status)
     broken = ~(point.z.isfinite().all(-1) & c.stationarity.isfinite() & c.feasibility.isfinite())
     return torch.where(broken & (claimed == Status.SOLVED), int(Status.NOT_FINITE), status)
@@ -345,6 +347,11 @@ def _force(bound: BoundProblem, z: Tensor, descent: Tensor, hessian: Tensor, ext
 def _largest(*values: Tensor) -> Tensor:
     joined = torch.cat([v.abs() for v in values], dim=-1)
     return joined.amax(-1) if joined.shape[-1] else joined.sum(-1)
+
+
+def _smallest(*values: Tensor) -> Tensor:
+    joined = torch.cat(values, dim=-1)
+    return joined.amin(-1) if joined.shape[-1] else torch.full_like(joined.sum(-1), torch.inf)
 
 
 def _length(rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._argmin import solve
+from ._autodiff import entry
 from ._bound import BoundProblem, bind
 from ._layout import WORKING_DTYPE
 from ._problem import Problem
@@ -47,6 +48,7 @@ class CheckReport:
         return "\n".join(f"{'ok  ' if r.ok else 'FAIL'}  {r.name:<{width}}  {r.detail}" for r in self.results)
 
 
+@entry
 def check(problem: Problem, *parameters: Any, solver: str | AbstractSolver | None = None) -> CheckReport:
     """Check a problem with these parameters, in float64.
 
@@ -61,20 +63,17 @@ def check(problem: Problem, *parameters: Any, solver: str | AbstractSolver | Non
         *parameters: as for :func:`argminlayer.solve`.
         solver: as for :func:`argminlayer.solve`.
 
-    Raises:
-        SolveFailed: the problem itself cannot be solved.
+    A problem that is not solved fails the second check, and the third is left out.
     """
     tensors = tuple(
         p.detach().to(WORKING_DTYPE) if p.is_floating_point() else p for p in map(torch.as_tensor, parameters)
     )
-    solution = solve(problem, *tensors, solver=solver)
+    solution = solve(problem, *tensors, solver=solver, throw=False)
     bound = bind(problem, tensors)
     z = bound.layout.flatten(solution.iterate, "the solution").reshape(bound.batch, bound.size)
-    results = [
-        *_check_derivatives(bound, z),
-        *_check_certificate(solution),
-        *_check_gradients(problem, tensors, solution, solver),
-    ]
+    results = [*_check_derivatives(bound, z), *_check_certificate(solution)]
+    if bool(solution.ok.all()):
+        results += _check_gradients(problem, tensors, solution, solver)
     return CheckReport(tuple(results))
 
 
@@ -102,7 +101,8 @@ def _check_derivatives(bound: BoundProblem, z: Tensor) -> Iterator[CheckResult]:
 def _check_certificate(solution: Solution) -> Iterator[CheckResult]:
     c = solution.certificate
     worst = max(float(t.max()) for t in (c.stationarity, c.feasibility, c.complementarity, c.dual_feasibility))
-    yield CheckResult("KKT residuals", bool(solution.ok.all()), f"at most {worst:.1e} ({solution.solver})")
+    detail = solution.failure() or f"at most {worst:.1e} ({solution.solver})"
+    yield CheckResult("KKT residuals", bool(solution.ok.all()), detail)
     kinds = {PointKind(int(k)).name.lower() for k in c.kind.flatten()}
     yield CheckResult("second order", kinds == {"minimum"}, ", ".join(sorted(kinds)))
     count = int((~c.regular).sum())

@@ -43,7 +43,14 @@ class Functions:
             function(*(a if s else a[i] for a, s in zip(arguments, shared, strict=True)))
             for i in range(self.layout.batch)
         )
-        return torch.stack(list(each))
+        stacked = list(each)
+        for i, one in enumerate(stacked):
+            if one.shape != stacked[0].shape:
+                raise ProblemError(
+                    f"a function returned {one.numel()} values for instance {i} of the flattened batch, but "
+                    f"{stacked[0].numel()} for the first: their number may not depend on the parameters"
+                )
+        return torch.stack(stacked)
 
     def objective(self, z: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Return what is minimised, (batch,): the objective, its negative when maximising, zero without one."""
@@ -93,7 +100,8 @@ class Functions:
         several = given if isinstance(given, tuple) else (given,) * len(self.layout.shapes)
         if len(several) != len(self.layout.shapes):
             raise ProblemError(
-                f"{which} has {len(several)} bounds, but the signature has {len(self.layout.shapes)} variables"
+                f"{which} is a tuple of {len(several)} bounds, but the signature has {len(self.layout.shapes)} "
+                f"{'variable' if len(self.layout.shapes) == 1 else 'variables'}: give one bound for each"
             )
         pieces = [
             self._one_bound(which, absent if b is None else b, shape)
@@ -102,7 +110,13 @@ class Functions:
         return torch.cat(pieces)
 
     def _one_bound(self, which: str, bound: Any, shape: torch.Size) -> Tensor:
-        tensor = torch.as_tensor(bound, device=self.layout.device).to(WORKING_DTYPE)
+        try:
+            tensor = torch.as_tensor(bound, dtype=WORKING_DTYPE, device=self.layout.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ProblemError(
+                f"the {which} bound is of type {type(bound).__name__}; give a number, a tensor, or a function of the "
+                "parameters that returns one"
+            ) from error
         try:
             return tensor.broadcast_to(shape).reshape(-1)
         except RuntimeError as error:
@@ -139,6 +153,16 @@ class Functions:
 
 def _vector(value: Any, z: Tensor) -> Tensor:
     parts = value if isinstance(value, tuple | list) else (value,)
+    for part in parts:
+        if not isinstance(part, Tensor | float | int):
+            raise ProblemError(f"it must return a tensor, or a tuple of tensors, not {type(part).__name__}")
+        if isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype == torch.bool):
+            raise ProblemError(
+                "it returned booleans: return the expression itself, h(u) = 0 for equality and g(u) <= 0 for "
+                "inequality, for example `u - 1` instead of `u <= 1`"
+            )
+    if not parts:
+        return z.new_zeros(0)
     if len(parts) == 1 and isinstance(parts[0], Tensor):
         return parts[0].reshape(-1)
     return torch.cat([torch.as_tensor(part, dtype=z.dtype, device=z.device).reshape(-1) for part in parts])

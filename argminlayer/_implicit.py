@@ -64,15 +64,15 @@ class Record:
 
     Attributes:
         mapped: whether ``torch.vmap`` maps the problem's functions.
-        solved: whether every instance is accepted.
-        sound: whether every instance has a derivative, too.
+        failure: what to raise when instances failed, empty when none did.
+        sound: whether every instance has a derivative.
         solver: who solved.
         messages: the solver's own words, one for each instance of the flattened batch.
         seconds: wall time.
     """
 
     mapped: bool = True
-    solved: bool = False
+    failure: str = ""
     sound: bool = False
     solver: str = ""
     messages: tuple[str, ...] = ()
@@ -115,7 +115,6 @@ class _Implicit(torch.autograd.Function):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         task, tensors = inputs[0], tuple(t.detach() for t in inputs[1:])
         outcome = task.run(task.problem, task.layout, tensors[task.given :], tensors[: task.given], task.record)
-        task.record.solved = bool(outcome.accepted.all())
         task.record.sound = bool(outcome.differentiable.all())
         return tuple(tensors_of(outcome))
 

@@ -49,13 +49,23 @@ class Layout:
         """
         given = variables if isinstance(variables, tuple) else (variables,)
         if len(given) != len(self.shapes):
-            raise ProblemError(f"{what} has {len(given)} variables, but the signature has {len(self.shapes)}")
+            raise ProblemError(
+                f"{what} has {len(given)} variables, but the signature has {len(self.shapes)}: give a tuple with one "
+                "entry for each"
+            )
         pieces = [self._core(v, shape, what) for v, shape in zip(given, self.shapes, strict=True)]
         lead = torch.broadcast_shapes(*(piece.shape[:-1] for piece in pieces))
         return torch.cat([piece.expand(lead + piece.shape[-1:]) for piece in pieces], dim=-1)
 
     def _core(self, value: Any, shape: torch.Size, what: str) -> Tensor:
-        tensor = torch.as_tensor(value, dtype=WORKING_DTYPE, device=self.device)
+        try:
+            tensor = torch.as_tensor(value, dtype=WORKING_DTYPE, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ProblemError(
+                f"{what} must be a tensor or a number for each variable, not of type {type(value).__name__}"
+            ) from error
+        if tensor.is_inference():
+            tensor = tensor.clone()
         if tensor.ndim < len(shape):
             tensor = tensor.expand(shape) if tensor.ndim == 0 else tensor
         lead = tensor.ndim - len(shape)

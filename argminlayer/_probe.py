@@ -1,6 +1,7 @@
 """Checks of a problem's functions against their contract, made once per call on one instance."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from ._errors import ProblemError
 from ._functions import Functions
 from ._layout import WORKING_DTYPE
-from ._problem import captured_message
+from ._problem import Problem, captured_message
 
 _NOT_MAPPED = (RuntimeError, NotImplementedError, ValueError, TypeError)
 """What ``torch.vmap`` raises for functions that it cannot map."""
@@ -19,6 +20,7 @@ _NOT_MAPPED = (RuntimeError, NotImplementedError, ValueError, TypeError)
 def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
     """Evaluate the functions once, for the first instance, and check their contract; return p and q."""
     problem, layout = functions.problem, functions.layout
+    check_arguments(problem)
     with torch.enable_grad():
         z = torch.full((layout.size,), 0.5, dtype=WORKING_DTYPE, device=layout.device, requires_grad=True)
         counts = {}
@@ -29,6 +31,10 @@ def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
                 raise ProblemError(
                     f"objective must return a scalar tensor of shape () for one instance, not {shape}; sum it, for "
                     "example with `.sum()`"
+                )
+            if not value.is_floating_point():
+                raise ProblemError(
+                    f"objective must return a real floating-point number, not {str(value.dtype).removeprefix('torch.')}"
                 )
             _check_graph("objective", value, z)
         for name, function in (("equality", functions.equality_one), ("inequality", functions.inequality_one)):
@@ -47,17 +53,45 @@ def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
 
 
 def _call(name: str, function: Callable[..., Any], z: Tensor | None, parameters: tuple[Tensor, ...]) -> Any:
+    where = f"the {name} bound" if z is None else name
     try:
         return function(*(() if z is None else (z,)), *parameters)
-    except ProblemError:
-        raise
+    except ProblemError as error:
+        raise ProblemError(f"{where}: {error}") from error
     except Exception as error:
         shapes = ", ".join(f"{tuple(p.shape)} {str(p.dtype).removeprefix('torch.')}" for p in parameters)
+        advice = "; convert captured tensors with `.to(u.dtype)`" if "dtype" in str(error) else ""
+        called = "(*parameters)" if z is None else "(u, *parameters)"
         raise ProblemError(
-            f"{name} raised {type(error).__name__} for one instance with parameters {shapes or 'none'}: {error}. "
-            "It is called as (u, *parameters) (bounds: (*parameters)) with core shapes and in float64; convert "
-            "captured tensors with `.to(u.dtype)`"
+            f"{where} raised {type(error).__name__} for one instance with parameters {shapes or 'none'}: {error}. "
+            f"It is called as {called} with core shapes and in float64{advice}"
         ) from error
+
+
+def check_arguments(problem: Problem) -> None:
+    """Refuse functions that cannot be called with the variables and the parameters of the signature.
+
+    Raises:
+        ProblemError: names the function, what it takes and what it is called with.
+    """
+    count = len(problem.signature.inputs)
+    for name in ("objective", "equality", "inequality", "lower", "upper"):
+        function = getattr(problem, name)
+        if not callable(function):
+            continue
+        bound = name in ("lower", "upper")
+        arguments = [f"x{i}" for i in range(count)] if bound else ["u", *(f"x{i}" for i in range(count))]
+        try:
+            inspect.signature(function).bind(*arguments)
+        except ValueError:
+            continue
+        except TypeError as error:
+            takes = inspect.signature(function)
+            raise ProblemError(
+                f"{f'the {name} bound' if bound else name} takes the arguments {takes}, but the signature "
+                f"{problem.signature} has {count} {'parameter' if count == 1 else 'parameters'}: it is called as "
+                f"({', '.join(arguments)})"
+            ) from error
 
 
 def _check_graph(name: str, value: Tensor, z: Tensor) -> None:
@@ -101,5 +135,12 @@ def maps(functions: Functions, parameters: tuple[Tensor, ...]) -> bool:
             for which in ("lower", "upper"):
                 functions.bound(which, parameters)
     except _NOT_MAPPED:
+        each = Functions(functions.problem, layout, mapped=False)
+        for name, function in (("equality", each.equality), ("inequality", each.inequality)):
+            try:
+                with torch.no_grad():
+                    function(z, parameters)
+            except ProblemError as error:
+                raise ProblemError(f"{name}: {error}") from error
         return False
     return True

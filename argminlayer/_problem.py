@@ -38,7 +38,8 @@ class Problem:
 
     Every function is written for ONE instance, with the core shapes of the signature; leading dimensions of the
     parameters broadcast and become the batch, as in ``numpy.vectorize(signature=...)``. With one variable ``u`` is a
-    tensor, with several it is a tuple. The functions see parameters and variables in float64.
+    tensor, with several it is a tuple. The functions see parameters and variables in float64. What they take from
+    parameters through `.item()`, `.detach()` or NumPy carries no gradient; :func:`argminlayer.check` finds that.
 
     Args:
         objective: ``(u, *x) -> ()``, twice differentiable at the solution. None asks for a feasible point or a root.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._bound import BoundProblem
 from ._certificate import EXACT, KKTPoint, judge, locally_infeasible, measure, refine
-from ._errors import SolverError
+from ._errors import ArgminError, SolverError
 from ._select import Choice
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate
@@ -35,8 +35,8 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
     """Solve every instance with the solvers chosen and return what is best.
 
     Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
-    follow each other on the instances left unsolved; so do the further solvers of an automatic choice, except where no
-    start led to a feasible point. The names of all solvers that were tried are in ``Found.solver``.
+    follow each other on the instances left unsolved; so do the further solvers of an automatic choice, except where two
+    attempts led to no feasible point. The names of all solvers that were tried are in ``Found.solver``.
 
     Args:
         bound: the problem, all parameters finite.
@@ -49,8 +49,8 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
     for other in [] if starts is None else starts[1:]:
         best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
     rescues = [(first, begin) for begin in begins[1:]] if starts is None else []
-    for solver, begin in [*rescues, *((solver, begins[0]) for solver in others)]:
-        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & (solver is not first))
+    for turn, (solver, begin) in enumerate([*rescues, *((solver, begins[0]) for solver in others)]):
+        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & (turn > 0))
         left = ((best.status != Status.SOLVED) & ~hopeless).nonzero()[:, 0]
         if len(left) == 0:
             break
@@ -77,11 +77,13 @@ def substitute(bound: BoundProblem, finite: Tensor) -> BoundProblem:
     parameters = tuple(harmless(p, s) for p, s in zip(bound.parameters, bound.layout.shared, strict=True))
     with torch.no_grad():
         lower, upper = bound.functions.bound("lower", parameters), bound.functions.bound("upper", parameters)
+    lower = torch.where(lower.isnan() | (lower == torch.inf), -torch.inf, lower)
+    upper = torch.where(upper.isnan() | (upper == -torch.inf), torch.inf, upper)
     return replace(bound, parameters=parameters, lower=lower, upper=upper)
 
 
 def _attempt(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Found:
-    candidate = solver.solve(bound, start.clone())
+    candidate = _call(bound, solver, start)
     _check_candidate(bound, solver, candidate)
     finite = candidate.value.isfinite().all(-1)
     z = torch.where(finite[:, None], candidate.value, start)
@@ -97,6 +99,24 @@ def _attempt(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Foun
         messages=candidate.messages or ("",) * bound.batch,
         solver=solver.name,
     )
+
+
+def _call(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Candidate:
+    try:
+        candidate = solver.solve(bound, start.clone())
+    except ArgminError:
+        raise
+    except Exception as error:
+        raise SolverError(
+            f"solver {solver.name!r} raised {type(error).__name__}: {error}; this is a fault of the plugin that "
+            "provides it, unless the problem's own functions raise away from the start"
+        ) from error
+    if not isinstance(candidate, Candidate):
+        raise SolverError(
+            f"solver {solver.name!r} returned a {type(candidate).__name__} instead of a Candidate; this is a fault of "
+            "the plugin that provides it"
+        )
+    return candidate
 
 
 def _certified(bound: BoundProblem, z: Tensor, candidate: Candidate) -> KKTPoint:
@@ -129,11 +149,20 @@ def _check_candidate(bound: BoundProblem, solver: AbstractSolver, candidate: Can
     }
     for name, shape in expected.items():
         tensor = getattr(candidate, name)
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise SolverError(
-                f"solver {solver.name!r} returned {name} of shape {tuple(tensor.shape)} instead of {shape}; this is a "
-                "fault of the plugin that provides it"
-            )
+        if tensor is None and name not in ("value", "status"):
+            continue
+        if not isinstance(tensor, Tensor):
+            raise SolverError(_faulty(solver, f"{name} of type {type(tensor).__name__} instead of a tensor"))
+        if tuple(tensor.shape) != shape:
+            raise SolverError(_faulty(solver, f"{name} of shape {tuple(tensor.shape)} instead of {shape}"))
+    if candidate.status.is_floating_point() or not set(candidate.status.tolist()) <= set(map(int, Status)):
+        raise SolverError(_faulty(solver, f"status {candidate.status.tolist()}, which are not al.Status codes"))
+    if len(candidate.messages) not in (0, bound.batch):
+        raise SolverError(_faulty(solver, f"{len(candidate.messages)} messages for {bound.batch} instances"))
+
+
+def _faulty(solver: AbstractSolver, what: str) -> str:
+    return f"solver {solver.name!r} returned {what}; this is a fault of the plugin that provides it"
 
 
 def _explain_failures(bound: BoundProblem, start: Tensor, point: KKTPoint, status: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _registry
+from ._autodiff import entry
 from ._bound import BoundProblem, bind
 from ._errors import SolverError, near_matches
 from ._problem import Problem
@@ -28,7 +29,11 @@ def use_solver(solver: str | AbstractSolver) -> Iterator[None]:
 
     Takes precedence over what layers were built with and over the environment variable ``ARGMINLAYER_SOLVER``; it is
     local to the thread or task.
+
+    Raises:
+        SolverError: at entry, when there is no such solver.
     """
+    check_name(solver)
     token = _context.set(solver)
     try:
         yield
@@ -79,6 +84,7 @@ class Explanation:
         return "\n".join(lines)
 
 
+@entry
 def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | None = None) -> Explanation:
     """Return which installed solvers can solve the problem with these parameters, and which one would be used.
 
@@ -134,20 +140,28 @@ def choose(
     """
     request = _request(solver)
     if isinstance(request, AbstractSolver):
-        return _single(bound, request, options)
+        return _single(bound, _with_options(request, options))
     solvers = _registry.load().solvers
     if request in solvers:
-        return _single(bound, solvers[request], options)
+        return _single(bound, _with_options(solvers[request], options))
     family = [s for name, s in solvers.items() if request in (AUTO, name.partition(".")[0])]
+    if not family and request == AUTO:
+        raise SolverError(
+            "no plugin with solvers is installed or enabled, so no installed solver can solve the problem; "
+            "`argminlayer plugins` shows what was found and what failed"
+        )
     if not family:
-        raise SolverError(_unknown(request, solvers))
+        origin = "" if solver else f" (asked for by the environment variable {ENVIRONMENT})"
+        raise SolverError(_unknown(request, solvers, origin))
     return _best(bound, request, family, options)
 
 
 def _request(solver: str | AbstractSolver | None) -> str | AbstractSolver:
     request = solver or _context.get() or os.environ.get(ENVIRONMENT) or AUTO
     if not isinstance(request, str | AbstractSolver):
-        raise SolverError(f"solver must be a name or a solver such as scipy.slsqp's class instance, not {request!r}")
+        raise SolverError(
+            f"solver must be a name or a solver, 'scipy.slsqp' or an instance such as SLSQP(), not {request!r}"
+        )
     return request
 
 
@@ -157,26 +171,26 @@ def layer_solver(call: str | AbstractSolver | None, own: str | AbstractSolver | 
 
 
 def check_name(solver: str | AbstractSolver | None) -> None:
-    """Refuse the name of a solver or plugin that is not installed.
+    """Refuse what is not a solver, and the name of a solver or plugin that is not installed.
 
     Raises:
         SolverError: with near matches and what is installed.
     """
-    if solver is None or isinstance(solver, AbstractSolver):
+    if solver is None or isinstance(_request(solver), AbstractSolver):
         return
     solvers = _registry.load().solvers
     if solver != AUTO and solver not in solvers and all(solver != name.partition(".")[0] for name in solvers):
-        raise SolverError(_unknown(solver, solvers))
+        raise SolverError(_unknown(str(solver), solvers))
 
 
-def _single(bound: BoundProblem, solver: AbstractSolver, options: Mapping[str, Any] | None) -> Choice:
+def _single(bound: BoundProblem, solver: AbstractSolver) -> Choice:
     verdict = _verdict(solver, bound)
     if verdict.reason:
         raise SolverError(
             f"solver {solver.name!r} cannot be used: {verdict.reason}; the problem: {describe(bound)}. "
             "`al.explain(problem, *parameters)` lists the solvers that can"
         )
-    return Choice((_with_options(solver, options),), f"{solver.name}, as asked")
+    return Choice((solver,), f"{solver.name}, as asked")
 
 
 def _best(bound: BoundProblem, request: str, family: list[AbstractSolver], options: Mapping[str, Any] | None) -> Choice:
@@ -191,7 +205,8 @@ def _best(bound: BoundProblem, request: str, family: list[AbstractSolver], optio
     if len(chain) > 1:
         why += f"; for instances it does not solve: {', then '.join(s.name for s in chain[1:])}"
     if options:
-        return Choice((_with_options(chain[0], options),), f"{chain[0].name} with options {dict(options)}")
+        chosen = _single(bound, _with_options(chain[0], options)).chain
+        return Choice(chosen, f"{chain[0].name} with options {dict(options)}")
     return Choice(chain, why)
 
 
@@ -214,14 +229,17 @@ def _with_options(solver: AbstractSolver, options: Mapping[str, Any] | None) -> 
                 f"solver {solver.name!r} has no option {name!r}.{near_matches(name, known)} Its options: "
                 f"{', '.join(known) or 'none'}"
             )
-    replaced: AbstractSolver = dataclasses.replace(solver, **options)  # type: ignore[type-var]
+    try:
+        replaced: AbstractSolver = dataclasses.replace(solver, **options)  # type: ignore[type-var]
+    except (TypeError, ValueError) as error:
+        raise SolverError(f"solver {solver.name!r} refuses the options {dict(options)}: {error}") from error
     return replaced
 
 
-def _unknown(name: str, solvers: Mapping[str, AbstractSolver]) -> str:
+def _unknown(name: str, solvers: Mapping[str, AbstractSolver], origin: str = "") -> str:
     families = sorted({solver.partition(".")[0] for solver in solvers})
     known = [*solvers, *families, AUTO]
     installed = ", ".join(sorted(solvers)) or "none"
     failed = _registry.load().failures.get(name.partition(".")[0])
     broken = f" The plugin {name.partition('.')[0]!r} is installed but failed to load: {failed}" if failed else ""
-    return f"there is no solver {name!r}.{near_matches(name, known)} Installed: {installed}.{broken}"
+    return f"there is no solver {name!r}{origin}.{near_matches(name, known)} Installed: {installed}.{broken}"

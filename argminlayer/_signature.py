@@ -36,7 +36,9 @@ class Signature:
         Raises:
             SignatureError: the text is not a signature.
         """
-        compact = re.sub(r"\s+", "", text)
+        if not isinstance(text, str):
+            raise SignatureError(f"the signature must be a string such as '(m,n),(m)->(n)', not {text!r}")
+        compact = re.sub(r"\s*([(),]|->)\s*", r"\1", text.strip())
         left, arrow, right = compact.partition("->")
         if not arrow or not _LIST.fullmatch(right) or (left and not _LIST.fullmatch(left)):
             raise SignatureError(
@@ -61,8 +63,8 @@ class Signature:
         """
         if len(parameters) != len(self.inputs):
             raise SignatureError(
-                f"{len(parameters)} parameters were given but the signature {self} has {len(self.inputs)}: "
-                f"{', '.join(names) if names else 'none'}"
+                f"{len(parameters)} {'parameter was' if len(parameters) == 1 else 'parameters were'} given, but the "
+                f"signature {self} has {len(self.inputs)}: {', '.join(names) or 'none'}"
             )
         sizes: dict[str, int] = {}
         origin: dict[str, str] = {}
@@ -119,7 +121,7 @@ def _parse_groups(text: str, whole: str) -> tuple[CoreDims, ...]:
 
 
 def _parse_dim(text: str, whole: str) -> str | int:
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     if not text.isidentifier():
         raise SignatureError(

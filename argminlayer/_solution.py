@@ -2,7 +2,6 @@
 
 import enum
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +49,8 @@ _ADVICE = {
     Status.NOT_STATIONARY: "tighten the solver's `tol`, scale the problem, or try another solver or `start`",
     Status.NOT_FEASIBLE: "tighten the solver's `tol`, or try another solver or `start`",
     Status.NOT_A_MINIMUM: "pass another `start`, or a list of several",
-    Status.BREAKDOWN: "read the solver's own words in `messages`, and try another solver or `start`",
+    Status.BREAKDOWN: "read the solver's own words in `messages`, try another solver or `start`, and run "
+    "`al.check(problem, *parameters)`: a function may detach a part of u",
 }
 
 
@@ -160,31 +160,34 @@ class Solution:
         return self.status == Status.SOLVED
 
     def failure(self) -> str | None:
-        """Return one sentence on the failed instances and what to try, or None when all are solved."""
-        failed = (~self.ok).nonzero()
-        if len(failed) == 0:
-            return None
-        first = tuple(failed[0].tolist())
-        status = Status(int(self.status[first]))
-        where = f"; the first is at batch index {first}" if first else ""
-        if self.solver == GIVEN:
-            return (
-                f"the given value is no solution of {len(failed)} of {self.status.numel()} problems{where}: "
-                f"{status.name} ({self._evidence(first)}). Compute it more accurately, and check the signs of the "
-                "problem (`inequality` means g(u) <= 0; `maximize`). Pass `throw=False` to get NaN for these only."
-            )
-        return (
-            f"{self.solver} did not solve {len(failed)} of {self.status.numel()} problems{where}: {status.name} "
-            f"({self._evidence(first)}). What to try: {status.advice}. Pass `throw=False` to get the `Solution` with "
-            "its `status` instead."
-        )
+        """Return a sentence on the failed instances and what to try, None when all are solved."""
+        return failure_text(self.ok, self.status, self.certificate, self.solver, self.messages) or None
 
-    def _evidence(self, index: tuple[Any, ...]) -> str:
-        certificate = self.certificate
-        measured = (
-            f"stationarity {certificate.stationarity[index].item():.1e}, "
-            f"feasibility {certificate.feasibility[index].item():.1e}"
+
+def failure_text(
+    accepted: Tensor, status: Tensor, certificate: Certificate, solver: str, messages: tuple[str, ...]
+) -> str:
+    """Return a sentence on the instances that are not accepted, and what to try; empty when all are."""
+    failed = (~accepted).nonzero()
+    if len(failed) == 0:
+        return ""
+    first = tuple(failed[0].tolist())
+    code = Status(int(status[first]))
+    where = f"; the first is at batch index {first}" if first else ""
+    evidence = (
+        f"stationarity {certificate.stationarity[first].item():.1e}, "
+        f"feasibility {certificate.feasibility[first].item():.1e}, "
+        f"estimated error {certificate.error[first].item():.1e}"
+    )
+    if solver == GIVEN:
+        return (
+            f"the given value is no solution of {len(failed)} of {status.numel()} problems{where}: {code.name} "
+            f"({evidence}). Compute it more accurately, and check the signs of the problem (`inequality` means "
+            "g(u) <= 0; `maximize`). Pass `throw=False` to get NaN for these only."
         )
-        flat = int(torch.arange(self.status.numel()).reshape(self.status.shape)[index])
-        message = self.messages[flat]
-        return f"{measured}; the solver said: {message}" if message else measured
+    flat = int(torch.arange(status.numel()).reshape(status.shape)[first])
+    said = f"; the solver said: {messages[flat]}" if messages[flat] else ""
+    return (
+        f"{solver} did not solve {len(failed)} of {status.numel()} problems{where}: {code.name} ({evidence}{said}). "
+        f"What to try: {code.advice}. Pass `throw=False` to get the `Solution` with its `status` instead."
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ._bound import BoundProblem
 from ._errors import ProblemError
+from ._functions import Functions
 from ._layout import Layout
 from ._solution import Solution
 
@@ -78,13 +79,23 @@ def start_points(bound: BoundProblem, starts: Starts, given: tuple[Tensor, ...])
 
 
 def _point(bound: BoundProblem, start: Callable[..., Any] | int, given: tuple[Tensor, ...]) -> Tensor:
-    if isinstance(start, int):
-        flat = given[start]
-    else:
-        flat = bound.functions.batched(functools.partial(bound.functions.start_one, start), None, bound.parameters)
+    flat = given[start] if isinstance(start, int) else _called(bound, start)
     if not bool(flat.isfinite().all()):
         raise ProblemError("the start has NaN or infinite entries; give a finite point, or None for the default")
     return flat.contiguous()
+
+
+def _called(bound: BoundProblem, start: Callable[..., Any]) -> Tensor:
+    """Return a start given as a function, instance by instance: it is called once, and may branch on its data."""
+    functions = Functions(bound.problem, bound.layout, mapped=False)
+    try:
+        return functions.batched(functools.partial(functions.start_one, start), None, bound.parameters)
+    except ProblemError:
+        raise
+    except Exception as error:
+        raise ProblemError(
+            f"the start raised {type(error).__name__}: {error}. It is called as (*parameters) with core shapes"
+        ) from error
 
 
 def default_starts(bound: BoundProblem) -> list[Tensor]:

@@ -1,8 +1,7 @@
-"""What a derivative promises beside its value: linearity, every order, multipliers, refusals, failures in batches."""
+"""What a derivative promises beside its value: linearity, every order and mode, multipliers, refusals."""
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,6 @@ POLYNOMIAL = al.Problem(lambda u, x: x * u**4 + 2 * x**2 * u**3 - 12 * u**2, "()
 
 def on_ball(x: Tensor, r: Tensor) -> Tensor:
     return x * (r / x.norm(dim=-1)).clamp_max(1.0)[..., None]
-
-
-def jacobian(function: Callable[..., Tensor], *parameters: Tensor) -> tuple[Tensor, ...]:
-    found: tuple[Tensor, ...] = torch.autograd.functional.jacobian(function, parameters)
-    return found
 
 
 def all_multipliers(problem: al.Problem, *parameters: Tensor) -> Tensor:
@@ -374,7 +368,7 @@ def test_a_weakly_active_constraint_is_reported_in_the_certificate(name: str) ->
         assert float(solution.certificate.margin) < 1e-6
 
 
-@pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5, -1e-3, -1e-4, -1e-5])
+@pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-6, -1e-3, -1e-5, -1e-6])
 @pytest.mark.parametrize("error", [-1e-6, 0.0, 1e-6])
 def test_a_point_close_to_the_boundary_is_put_on_the_right_side_of_it(distance: float, error: float) -> None:
     direction = values(0.6, 0.8)
@@ -384,98 +378,36 @@ def test_a_point_close_to_the_boundary_is_put_on_the_right_side_of_it(distance: 
     assert float(gradient @ direction) == pytest.approx(0.0 if distance > 0 else 1.0, abs=1e-4)
 
 
-CHAMBER = al.Problem(
-    lambda u, x, s: (u - s).square().sum(), "(),()->(2)", inequality=lambda u, x, s: torch.stack([u[0] - x, 1 - u[0]])
-)
-"""Needs 1 <= u[0] <= x, which is empty for x < 1; s is shared."""
-
-
-def test_infeasible_instances_fail_alone_and_leave_the_shared_gradient_finite() -> None:
-    x, s = values(0.0, 2.0, -1.0, 3.0).requires_grad_(), values(2.5)[0].requires_grad_()
-    solution = al.solve(CHAMBER, x, s, throw=False)
-    infeasible, solved = int(al.Status.INFEASIBLE), int(al.Status.SOLVED)
-    assert solution.status.tolist() == [infeasible, solved, infeasible, solved]
-    assert bool(solution.value[~solution.ok].isnan().all())
-    masked = torch.autograd.grad(solution.value[solution.ok].sum(), (x, s), retain_graph=True)
-    assert torch.allclose(masked[0], values(0.0, 1.0, 0.0, 0.0), atol=1e-9)
-    assert float(masked[1]) == pytest.approx(3.0)
-    whole = torch.autograd.grad(solution.value.sum(), (x, s))
-    assert whole[0].isnan().tolist() == [True, False, True, False]
-    assert float(whole[0][1]) == pytest.approx(1.0)
-
-
-def test_infeasible_instances_raise_with_the_solution_of_the_others() -> None:
-    with pytest.raises(
-        al.SolveFailed, match=r"did not solve 2 of 4 problems.*batch index \(0,\): INFEASIBLE"
-    ) as caught:
-        al.solve(CHAMBER, values(0.0, 2.0, -1.0, 3.0), values(2.5)[0])
-    assert torch.allclose(caught.value.solution.value[1], values(2.0, 2.5), atol=1e-9)
-
-
-def test_unbounded_instances_fail_alone() -> None:
-    problem = al.Problem(lambda u, x: x * u.square().sum() + u.sum(), "()->(2)")
-    x = values(1.0, -1.0, 2.0, 0.0).requires_grad_()
-    solution = al.solve(problem, x, throw=False)
-    unbounded = int(al.Status.UNBOUNDED)
-    assert solution.status.tolist() == [0, unbounded, 0, unbounded]
-    (gradient,) = torch.autograd.grad(solution.value[solution.ok].sum(), x)
-    assert torch.allclose(gradient, values(1.0, 0.0, 0.25, 0.0), atol=1e-9)
-
-
-def test_truncated_solves_are_reported_with_nan_values_and_gradients() -> None:
-    valley = al.Problem(
-        lambda u, x: (100 * (u[1:] - u[:-1] ** 2) ** 2 + (1 - u[:-1]) ** 2).sum() + 0.1 * (x @ u),
-        "(n)->(n)",
-        start=lambda x: torch.full_like(x, -1.0),
-    )
-    x = known.normal(6, 3, 5).requires_grad_()
-    solution = al.solve(valley, x, solver="scipy.lbfgs", options={"max_iter": 3}, throw=False)
-    assert bool((solution.status == al.Status.MAX_ITERATIONS).all())
-    assert bool(solution.value.isnan().all())
-    assert bool(torch.autograd.grad(solution.value.sum(), x)[0].isnan().all())
-
-
-def test_parameters_that_are_not_finite_lose_only_their_own_instances() -> None:
-    x = values([2.0, 1.0], [torch.nan, 1.0], [0.1, 0.2]).requires_grad_()
-    r = values(1.0)[0].requires_grad_()
-    solution = al.solve(BALL, x, r, throw=False)
-    assert solution.status.tolist() == [0, int(al.Status.NOT_FINITE), 0]
-    found = torch.autograd.grad(solution.value[solution.ok].sum(), (x, r))
-    leaves = tuple(t.detach()[[0, 2]].requires_grad_() if t.ndim else t.detach().requires_grad_() for t in (x, r))
-    true = torch.autograd.grad(on_ball(*leaves).sum(), leaves)
-    assert torch.allclose(found[0][[0, 2]], true[0], atol=1e-9)
-    assert bool((found[0][1] == 0).all())
-    assert torch.allclose(found[1], true[1], atol=1e-9)
-
-
-def test_an_objective_without_a_finite_value_loses_only_its_own_instance() -> None:
-    problem = al.Problem(lambda u, x, s: (u - s).square().sum() / x, "(),()->(2)")
-    x, s = values(1.0, 0.0, 2.0), values(0.3)[0].requires_grad_()
-    solution = al.solve(problem, x, s, throw=False)
-    assert solution.ok.tolist() == [True, False, True]
-    (gradient,) = torch.autograd.grad(solution.value[solution.ok].sum(), s)
-    assert float(gradient) == pytest.approx(4.0)
-
-
-def test_a_wrong_attached_instance_fails_alone() -> None:
-    x, r = values([2.0, 1.0], [2.0, 1.0], [0.1, 0.2]).requires_grad_(), values(1.0)[0]
-    given = on_ball(x, r).detach()
-    given[1] = values(1.0, 0.0)
-    value = al.attach(BALL, given, x, r, throw=False)
-    assert value.isnan().any(-1).tolist() == [False, True, False]
-    (gradient,) = torch.autograd.grad(value[[0, 2]].sum(), x)
-    leaf = x.detach().requires_grad_()
-    (true,) = torch.autograd.grad(on_ball(leaf, r)[[0, 2]].sum(), leaf)
-    assert torch.allclose(gradient, true, atol=1e-10)
-
-
-@pytest.mark.parametrize("scale", [1e-12, 1e-10, 1e-9, 1e9, 1e12])
-def test_an_extreme_scale_of_the_objective_is_solved_or_reported_but_never_wrong(scale: float) -> None:
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 1e9, 1e12])
+def test_the_scale_of_the_objective_does_not_matter(scale: float) -> None:
     problem = al.Problem(lambda u, x: scale * half_square(u, x), "(n)->(n)", inequality=lambda u, x: u @ u - 1)
-    x = values([2.0, 1.0], [0.2, -0.1])
-    solution = al.solve(problem, x, throw=False)
+    x = values([2.0, 1.0], [0.2, -0.1]).requires_grad_()
     true = on_ball(x, values(1.0)[0])
-    assert torch.allclose(solution.value[solution.ok], true[solution.ok], atol=1e-6)
+    (want,) = torch.autograd.grad(true.square().sum() + true.sum(), x, retain_graph=True)
+    for value in (al.argmin(problem, x), al.attach(problem, true.detach(), x)):
+        assert torch.allclose(value, true, atol=1e-9)
+        (found,) = torch.autograd.grad(value.square().sum() + value.sum(), x)
+        assert torch.allclose(found, want, atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0])
+def test_a_tiny_objective_beside_a_large_constraint_and_active_bounds_is_regular(scale: float) -> None:
+    problem = al.Problem(
+        lambda u, x: scale * half_square(u, x), "(n)->(n)", equality=lambda u, x: 1e3 * (u.sum() - 1), lower=0.0
+    )
+    x = values(1.0, 0.8, 0.3, -2.0).requires_grad_()
+    (found,) = torch.autograd.grad(al.attach(problem, values(0.6, 0.4, 0.0, 0.0), x)[0], x)
+    assert torch.allclose(found, values(0.5, -0.5, 0.0, 0.0), atol=1e-9)
+
+
+def test_a_parameter_without_entries_is_allowed_beside_redundant_constraints() -> None:
+    problem = al.Problem(
+        half_square, "(n),(k)->(n)", equality=lambda u, x, e: torch.stack([u.sum() - 1, 2 * u.sum() - 2])
+    )
+    x, empty = values(2.0, 1.0).requires_grad_(), values().requires_grad_()
+    found = torch.autograd.grad(al.attach(problem, values(1.0, 0.0), x, empty)[0], (x, empty), materialize_grads=True)
+    assert torch.allclose(found[0], values(0.5, -0.5), atol=1e-9)
+    assert found[1].shape == (0,)
 
 
 def test_a_value_that_is_itself_differentiable_is_attached_without_its_history() -> None:

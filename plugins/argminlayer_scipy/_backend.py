@@ -14,6 +14,8 @@ import argminlayer as al
 from ._oracle import Array, Oracle, Stopped
 from ._solvers import LBFGS, SLSQP, SMALL, AbstractSciPy, LeastSquares, Newton, Root, TrustConstr
 
+STALL = 20
+"""Iterations without a step after which SLSQP is left."""
 FEASIBLE = 1e-6
 """Largest violation of a constraint with which a point counts as feasible while SciPy runs."""
 
@@ -40,7 +42,7 @@ def solve_instance(solver: AbstractSciPy, problem: al.BoundProblem, start: Tenso
     lower, upper = oracle.limits()
     if np.any(lower > upper):
         return al.Point(start, al.Status.INFEASIBLE, message="a lower bound exceeds its upper bound")
-    if z.size and np.all(lower == upper):
+    if np.all(lower == upper):
         return al.Point(torch.as_tensor(lower), al.Status.SOLVED, message="all variables are fixed by their bounds")
     try:
         # where the functions are not finite SciPy's arithmetic is not either; the certificate says so
@@ -91,15 +93,21 @@ def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
         constraints.append(_constraint("ineq", oracle.inequality, -1.0))
 
     def run(begin: Array) -> tuple[Any, al.Status]:
-        result = so.minimize(
-            oracle.objective,
-            begin,
-            jac=True,
-            method="SLSQP",
-            bounds=_bounds(oracle),
-            constraints=constraints,
-            options={"maxiter": solver.max_iter, "ftol": solver.tol},
-        )
+        progress = _Progress(oracle, begin)
+        try:
+            result = so.minimize(
+                oracle.objective,
+                begin,
+                jac=True,
+                method="SLSQP",
+                bounds=_bounds(oracle),
+                constraints=constraints,
+                callback=progress,
+                options={"maxiter": solver.max_iter, "ftol": solver.tol},
+            )
+        except _Stalled:
+            message = f"no step in {STALL} iterations"
+            result = so.OptimizeResult(x=progress.last, status=8, success=False, nit=progress.count, message=message)
         codes = {9: al.Status.MAX_ITERATIONS, 4: al.Status.NOT_FEASIBLE}
         return result, codes.get(result.status, _ended(result))
 
@@ -109,6 +117,24 @@ def _slsqp(solver: SLSQP, oracle: Oracle, z: Array) -> al.Point:
         return _point(result, status)
     p = oracle.problem.equalities
     return _point(result, status, -multipliers[:p] / oracle.scale, multipliers[p:] / oracle.scale)
+
+
+class _Stalled(Exception):
+    """SLSQP stands still outside the feasible set; left alone it does so until its last iteration."""
+
+
+class _Progress:
+    """A callback that leaves SLSQP when it has hardly moved for a number of iterations and is not feasible."""
+
+    def __init__(self, oracle: Oracle, start: Array):
+        self.oracle, self.last, self.count, self.still = oracle, start.copy(), 0, 0
+
+    def __call__(self, z: Array) -> None:
+        moved = np.abs(z - self.last).max(initial=0.0) > 1e-8 * (1.0 + np.abs(z).max(initial=0.0))
+        self.still = 0 if moved or not _infeasible(self.oracle, z) else self.still + 1
+        self.last, self.count = z.copy(), self.count + 1
+        if self.still >= STALL:
+            raise _Stalled
 
 
 def _has_all_multipliers(oracle: Oracle) -> bool:
