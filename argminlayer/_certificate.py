@@ -81,7 +81,7 @@ def measure(
 
     Let the slack of an inequality be its distance to first order over ``1 + |u|``, and its pull the length of
     ``lambda_i grad g_i`` over the size of the forces of the problem. It is active when its pull exceeds its slack, and
-    weakly active when both are below ``accuracy``: neither depends on the units of objective, constraint or variables.
+    weakly active when both are below ``accuracy``: neither depends on the units of the objective or the constraint.
 
     Args:
         bound: the problem.
