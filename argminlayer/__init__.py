@@ -16,7 +16,7 @@ from ._errors import (
 )
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
 from ._layer import ArgminLayer, set_solver
-from ._problem import Problem, Structure, least_squares
+from ._problem import Problem, Structure, fixed_point, least_squares
 from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
@@ -62,6 +62,7 @@ __all__ = [
     "certify",
     "check",
     "explain",
+    "fixed_point",
     "hookimpl",
     "least_squares",
     "set_solver",

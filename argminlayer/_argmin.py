@@ -242,7 +242,7 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) 
         accepted=accepted,
         differentiable=differentiable,
         status=found.status,
-        objective=found.objective,
+        objective=torch.where(accepted, found.objective, torch.nan),
         iterate=z.clone(),
         iterations=found.iterations,
         certificate=point.certificate,

@@ -1,6 +1,7 @@
 """Backward rules as values: how tangents and cotangents of a solution and of its parameters are related."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,7 @@ class Node:
         z: the solution, (batch, n), as a differentiable function of the parameters when grad is enabled.
         nu: multipliers of the equalities, (batch, p), likewise.
         lam: multipliers of the inequalities, (batch, q), likewise.
+        zeta: ``z_lo - z_up``, (batch, n), likewise.
         system: the KKT system at the solution.
     """
 
@@ -33,6 +35,7 @@ class Node:
     z: Tensor
     nu: Tensor
     lam: Tensor
+    zeta: Tensor
     system: KKTSystem
 
 
@@ -106,13 +109,11 @@ class KKT(AbstractBackward):
 
         ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
         """
-        floats = _floats(parameters)
-        pairs = zip(parameters, tangents, strict=True)
-        dots = [torch.zeros_like(p) if t is None else t for p, t in pairs if p.is_floating_point()]
+        dots = _dots(parameters, tangents)
 
         def along(*weights: Tensor) -> Tensor:
-            partials = gradient(lambda *x: _weighted(node, weights, _fill(parameters, x)), *floats)
-            return torch.stack([(g * dot).sum() for g, dot in zip(partials, dots, strict=True)]).sum()
+            partials = gradient(lambda *x: _weighted(node, weights, _fill(parameters, x)), *_floats(parameters))
+            return _inner(partials, dots)
 
         system = _system(node, parameters)
         active = system.active
@@ -120,6 +121,51 @@ class KKT(AbstractBackward):
         d_slope, d_h, d_g, d_bound = gradient(along, *zeros, torch.zeros_like(node.z))
         z_dot, nu_dot, lam_dot, zeta_dot = system.solve(-d_slope, -d_h, -active.gather(d_g), d_bound)
         return z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot
+
+
+def envelope_vjp(node: Node, parameters: Parameters, value_bar: Tensor) -> tuple[Tensor | None, ...]:
+    """Pull a cotangent (batch,) of the optimal value back to the parameters, without solving a system.
+
+    By the envelope theorem the derivative of the optimal value is the partial derivative of the Lagrangian in the
+    parameters (Gould et al. 2021, eq. 10): it exists where the solution's own derivative need not.
+    """
+    floats = _floats(parameters)
+    pulled = iter(gradient(lambda *x: (value_bar * _lagrangian(node, _fill(parameters, x))).sum(), *floats))
+    return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+
+
+def envelope_jvp(node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> Tensor:
+    """Push tangents of the parameters forward to the optimal value, (batch,)."""
+    dots = _dots(parameters, tangents)
+
+    def along(weight: Tensor) -> Tensor:
+        partials = gradient(lambda *x: (weight * _lagrangian(node, _fill(parameters, x))).sum(), *_floats(parameters))
+        return _inner(partials, dots)
+
+    return gradient(along, torch.zeros_like(node.z.sum(-1)))[0]
+
+
+def _lagrangian(node: Node, parameters: Parameters) -> Tensor:
+    """Return the Lagrangian of every instance, (batch,), up to what does not depend on the parameters."""
+    functions, active = node.functions, node.system.active
+    total = functions.objective(node.z, parameters)
+    total = total + (node.nu * functions.equality(node.z, parameters)).sum(-1)
+    total = total + (node.lam * functions.inequality(node.z, parameters)).sum(-1)
+    for which, held in (("lower", active.at_lower), ("upper", active.at_upper)):
+        if callable(getattr(functions.problem, which)):
+            bound = torch.where(held, functions.bound(which, parameters), 0.0)
+            total = total + (torch.where(held, node.zeta, 0.0) * bound).sum(-1)
+    return total
+
+
+def _dots(parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> list[Tensor]:
+    """Return the tangents of the floats among the parameters, zero where there is none."""
+    pairs = zip(parameters, tangents, strict=True)
+    return [torch.zeros_like(p) if t is None else t for p, t in pairs if p.is_floating_point()]
+
+
+def _inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
 
 
 def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> Tensor:

@@ -18,8 +18,6 @@ CONVERGED = 1e-12
 """A point whose estimated error is below this is not refined any further."""
 REACH = 1e-2
 """Refinement that would move a point further than this, over ``1 + |u|``, is no refinement and is not done."""
-NEAR = 10.0
-"""A regular point may be this many tolerances away from the solution, by the length of a Newton step."""
 HUGE = 1e8
 """Multipliers whose forces exceed those of the objective by this much leave nothing of it in double precision."""
 STRIDE = 0.1
@@ -67,7 +65,7 @@ class _Group:
     slack: Tensor
     pull: Tensor
 
-    def weak(self, accuracy: float) -> Tensor:
+    def weak(self, accuracy: float | Tensor) -> Tensor:
         return torch.maximum(self.slack.abs(), self.pull.abs()) < accuracy
 
     def active(self, accuracy: float) -> Tensor:
@@ -173,6 +171,8 @@ def _certificate(
     wrong = [wrong[0], *(torch.where(either, 0.0, w) for w in wrong[1:])]
     both = [torch.minimum(group.slack.abs(), group.pull.abs()) for group in groups]
     both = [torch.where(mask, b, 0.0) for mask, b in zip(masks, both, strict=True)]
+    error = torch.nan_to_num(_largest(dz / extent), nan=torch.inf)
+    blur = error.clamp_min(accuracy)[:, None]
     return Certificate(
         stationarity=_largest(torch.where(active.fixed, 0.0, slope)),
         feasibility=_largest(
@@ -180,10 +180,10 @@ def _certificate(
         ),
         complementarity=_largest(*both),
         dual_feasibility=_largest(*wrong),
-        error=torch.nan_to_num(_largest(dz / extent), nan=torch.inf),
+        error=error,
         margin=_smallest(*(torch.maximum(group.slack, group.pull) for group in groups)),
         active=active.count,
-        weakly_active=torch.stack([group.weak(accuracy).sum(-1) for group in groups]).sum(0),
+        weakly_active=torch.stack([group.weak(blur).sum(-1) for group in groups]).sum(0),
         kind=_kind(system),
         redundant=system.redundant,
         freedom=freedom,
@@ -302,7 +302,7 @@ def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
     """
     c = point.certificate
     status = torch.full_like(claimed, int(Status.SOLVED))
-    near = c.error <= NEAR * tolerance
+    near = c.error <= tolerance
     checks = (
         (
             (c.kind == PointKind.SADDLE) | (c.kind == PointKind.MAXIMUM),

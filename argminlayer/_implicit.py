@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
-from ._backward import AbstractBackward, Node, refuse
+from ._backward import AbstractBackward, Node, envelope_jvp, envelope_vjp, refuse
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._isolate import Isolation
@@ -21,19 +21,19 @@ from ._trees import build, count_tensors, tensors_of
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes out of a solve, all tensors with a leading batch; the first four carry derivatives.
+    """What comes out of a solve, all tensors with a leading batch; the first five carry derivatives.
 
     Attributes:
         z: the solution, (batch, n), NaN where there is none.
         nu: multipliers of the equalities, (batch, p).
         lam: multipliers of the inequalities, (batch, q).
         zeta: ``z_lo - z_up``, (batch, n).
+        objective: in the sense of a minimisation, (batch,).
         anchor: where derivatives are taken, (batch, n): the refined point, which a value given by the caller may miss
             by its own error.
         accepted: instances that have a solution, (batch,).
         differentiable: accepted instances that the backward rule differentiates, (batch,).
         status: (batch,).
-        objective: in the sense of a minimisation, (batch,).
         iterate: (batch, n), failed instances included.
         iterations: (batch,).
         certificate: the certificate.
@@ -44,18 +44,19 @@ class Outcome:
     nu: Tensor
     lam: Tensor
     zeta: Tensor
+    objective: Tensor
     anchor: Tensor
     accepted: Tensor
     differentiable: Tensor
     status: Tensor
-    objective: Tensor
     iterate: Tensor
     iterations: Tensor
     certificate: Certificate
     system: KKTSystem
 
 
-DIFFERENTIABLE = 4
+PRIMAL_DUAL = 4
+DIFFERENTIABLE = 5
 
 
 @dataclass
@@ -109,7 +110,7 @@ def solve_implicitly(task: Task, given: tuple[Tensor, ...], prepared: tuple[Tens
 
 
 class _Implicit(torch.autograd.Function):
-    """Parameters to (z, nu, lambda, zeta) and much that has no derivative."""
+    """Parameters to (z, nu, lambda, zeta), the optimal value, and much that has no derivative."""
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
@@ -125,19 +126,24 @@ class _Implicit(torch.autograd.Function):
         ctx.save_for_backward(*output, *prepared)
         ctx.save_for_forward(*output, *prepared)
         ctx.mark_non_differentiable(*output[DIFFERENTIABLE:])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        task, bars = ctx.task, cotangents[:DIFFERENTIABLE]
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        task, value_bar = ctx.task, cotangents[PRIMAL_DUAL]
         outcome, parameters = _split(ctx)
         node = _node(task, outcome)
-        if task.record.sound:
-            return (*(None,) * (1 + task.given), *task.rule.vjp(node, parameters, bars))
-        if task.throw and not inside_transform():
-            refuse(node, outcome.certificate, outcome.accepted & ~outcome.differentiable, bars)
-        apart = _isolation(task, outcome)
-        pulled = task.rule.vjp(apart.node(node), apart.parameters(parameters), apart.cotangents(bars))
-        return (*(None,) * (1 + task.given), *apart.pulled(pulled, bars))
+        gradients: list[tuple[Tensor | None, ...]] = [tuple(None for _ in parameters)]
+        if any(bar is not None for bar in cotangents[:PRIMAL_DUAL]):
+            shapes = (node.z, node.nu, node.lam, node.z)
+            bars = tuple(
+                torch.zeros_like(like) if bar is None else bar
+                for bar, like in zip(cotangents[:PRIMAL_DUAL], shapes, strict=True)
+            )
+            gradients.append(_pull(task, outcome, node, parameters, bars))
+        if value_bar is not None:
+            gradients.append(_pull_value(task, outcome, node, parameters, value_bar))
+        return (*(None,) * (1 + task.given), *map(_sum, *gradients))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -148,11 +154,14 @@ class _Implicit(torch.autograd.Function):
             )
         task, dots = ctx.task, tangents[1 + ctx.task.given :]
         outcome, parameters = _split(ctx)
-        apart, node = _isolation(task, outcome), _node(task, outcome)
-        if task.record.sound:
-            moved = task.rule.jvp(node, parameters, dots)
-        else:
-            moved = apart.pushed(task.rule.jvp(apart.node(node), apart.parameters(parameters), apart.tangents(dots)))
+        node = _node(task, outcome)
+        moved: list[Tensor] = []
+        for mask, push in ((outcome.differentiable, task.rule.jvp), (outcome.accepted, _push_value)):
+            if task.record.sound:
+                moved += push(node, parameters, dots)
+            else:
+                apart = Isolation(mask, task.layout.shared)
+                moved += apart.pushed(push(apart.node(node), apart.parameters(parameters), apart.tangents(dots)))
         return (*moved, *(None,) * (_COUNT - DIFFERENTIABLE))
 
     @staticmethod
@@ -184,16 +193,45 @@ def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
 
 def _node(task: Task, outcome: Outcome) -> Node:
     accepted = outcome.accepted[:, None]
-    z, nu, lam = (torch.where(accepted, t, 0.5) for t in (outcome.z, outcome.nu, outcome.lam))
+    z, nu, lam, zeta = (torch.where(accepted, t, 0.5) for t in (outcome.z, outcome.nu, outcome.lam, outcome.zeta))
     # derivatives are taken at the anchor, which moves as the solution does
     z = z + (torch.where(accepted, outcome.anchor, 0.5) - z).detach()
     if not derivative_wanted():
-        z, nu, lam = z.detach(), nu.detach(), lam.detach()
-    return Node(Functions(task.problem, task.layout, task.record.mapped), z, nu, lam, outcome.system)
+        z, nu, lam, zeta = z.detach(), nu.detach(), lam.detach(), zeta.detach()
+    return Node(Functions(task.problem, task.layout, task.record.mapped), z, nu, lam, zeta, outcome.system)
 
 
-def _isolation(task: Task, outcome: Outcome) -> Isolation:
-    return Isolation(outcome.differentiable, task.layout.shared)
+def _pull(
+    task: Task, outcome: Outcome, node: Node, parameters: tuple[Tensor, ...], bars: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """Pull cotangents of solution and multipliers back by the rule; instances it refuses raise or become NaN."""
+    if task.record.sound:
+        return task.rule.vjp(node, parameters, bars)
+    if task.throw and not inside_transform():
+        refuse(node, outcome.certificate, outcome.accepted & ~outcome.differentiable, bars)
+    apart = Isolation(outcome.differentiable, task.layout.shared)
+    pulled = task.rule.vjp(apart.node(node), apart.parameters(parameters), apart.cotangents(bars))
+    return apart.pulled(pulled, bars)
+
+
+def _pull_value(
+    task: Task, outcome: Outcome, node: Node, parameters: tuple[Tensor, ...], value_bar: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Pull a cotangent of the optimal value back; it needs a solution, but not that it has a derivative."""
+    if task.record.sound:
+        return envelope_vjp(node, parameters, value_bar)
+    apart, bars = Isolation(outcome.accepted, task.layout.shared), (value_bar[:, None],)
+    (weight,) = apart.cotangents(bars)
+    return apart.pulled(envelope_vjp(apart.node(node), apart.parameters(parameters), weight[:, 0]), bars)
+
+
+def _push_value(node: Node, parameters: tuple[Tensor, ...], dots: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    return (envelope_jvp(node, parameters, dots),)
+
+
+def _sum(*gradients: Tensor | None) -> Tensor | None:
+    there = [g for g in gradients if g is not None]
+    return torch.stack(there).sum(0) if len(there) > 1 else there[0] if there else None
 
 
 _COUNT = count_tensors(Outcome)

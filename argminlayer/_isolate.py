@@ -33,7 +33,8 @@ class Isolation:
         """Return the node with sound instances in the places of the others."""
         index = self.stand_in
         system = build(type(node.system), (t[index] for t in tensors_of(node.system)))
-        return replace(node, z=node.z[index], nu=node.nu[index], lam=node.lam[index], system=system)
+        moved = {name: getattr(node, name)[index] for name in ("z", "nu", "lam", "zeta")}
+        return replace(node, system=system, **moved)
 
     def parameters(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the parameters with those of sound instances in the places of the others."""
@@ -62,7 +63,8 @@ class Isolation:
 
     def pushed(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the tangents of the solution, NaN for instances that are not sound."""
-        return tuple(torch.where(self.sound[:, None], dot, torch.nan) for dot in tangents)
+        masks = (self.sound.reshape(-1, *(1,) * (dot.ndim - 1)) for dot in tangents)
+        return tuple(torch.where(mask, dot, torch.nan) for mask, dot in zip(masks, tangents, strict=True))
 
     def tangents(self, tangents: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return tangents of the parameters that belong to the stand-ins."""

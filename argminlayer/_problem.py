@@ -168,6 +168,28 @@ def least_squares(residual: Function, signature: str | Signature, **fields: Any)
     return Problem(half_sum_of_squares, signature, structure=structure, **fields)
 
 
+def fixed_point(function: Function, signature: str | Signature, **fields: Any) -> Problem:
+    """Return the problem of finding ``u = function(u, *x)``, as in a deep equilibrium layer.
+
+    Its derivative solves one linear system at the fixed point; how it was found does not matter.
+
+    Args:
+        function: ``(u, *x) ->`` the shape of ``u``, or a tuple of tensors for several variables.
+        signature: as in :class:`Problem`.
+        **fields: the other arguments of :class:`Problem` (bounds, start).
+
+    Reference: Bai, Kolter and Koltun, *Deep equilibrium models*, 2019, theorem 1.
+    """
+
+    def residual(u: Any, *parameters: Tensor) -> Any:
+        image = function(u, *parameters)
+        if isinstance(u, tuple):
+            return tuple(new - old for new, old in zip(image, u, strict=True))
+        return image - u
+
+    return Problem(None, signature, equality=residual, **fields)
+
+
 def captured_message(where: str) -> str:
     """Return the message for a captured tensor that requires grad."""
     return (

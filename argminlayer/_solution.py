@@ -134,7 +134,8 @@ class Solution:
         value: the minimiser, (..., *core), a tuple for several variables; differentiable. NaN for failed instances.
         multipliers: :class:`Multipliers`; differentiable. NaN for failed instances.
         status: int tensor in the shape of the batch; compare with :class:`Status`.
-        objective: objective at ``value``, shape of the batch, in the caller's sense; not differentiable.
+        objective: objective at ``value``, shape of the batch, in the caller's sense; differentiable by the envelope
+            theorem, without solving a system, even where the solution itself has no derivative.
         certificate: :class:`Certificate`.
         iterate: where the solver stopped, failed instances included; detached.
         iterations: iterations of the solver, -1 where it does not say.

@@ -16,7 +16,7 @@ from argminlayer import hookspecs
 PAGE = Path(__file__).with_name("api.md")
 
 SECTIONS = {
-    "Stating a problem": ("Problem", "least_squares", "Structure"),
+    "Stating a problem": ("Problem", "least_squares", "fixed_point", "Structure"),
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),
     "What a solve returns": ("Solution", "Multipliers", "Certificate", "Status", "PointKind"),

@@ -175,15 +175,15 @@ def test_an_objective_that_is_no_real_number_is_refused_with_its_dtype(dtype, fo
 def test_constraints_whose_number_depends_on_the_parameters_are_refused():
     x = double([1.0, 2.0], [-1.0, 2.0])
     message = problem_refused(x, inequality=lambda u, x: u if x[0] > 0 else u[:1])
-    for piece in ("inequality", "2", "1"):
-        assert piece in message
+    assert message.startswith("inequality: a function returned 1 values for instance 1")
+    assert "2 for the first: their number may not depend on the parameters" in message
 
 
 @pytest.mark.parametrize("name", ["equality", "inequality"])
 @pytest.mark.parametrize("value", [None, "abc", (None, None)])
 def test_a_constraint_that_is_no_tensor_is_refused(name, value):
     message = problem_refused(double(1.0, 2.0), **{name: lambda u, x: value})
-    assert name in message
+    assert message.startswith(f"{name}: it must return a tensor, or a tuple of tensors, not ")
     assert "NoneType" in message or "str" in message
 
 
@@ -195,9 +195,8 @@ def test_a_constraint_function_may_return_no_constraint(empty):
 
 def test_a_comparison_instead_of_an_inequality_is_explained():
     message = problem_refused(double(1.0, 2.0), inequality=lambda u, x: u <= 1)
-    assert "inequality" in message
-    assert "bool" in message
-    assert "<= 0" in message
+    assert message.startswith("inequality: it returned booleans")
+    assert "g(u) <= 0 for inequality, for example `u - 1` instead of `u <= 1`" in message
 
 
 def detached(u, x):
@@ -256,9 +255,8 @@ def test_an_error_inside_a_function_is_reported_with_name_shapes_and_cause():
 @pytest.mark.parametrize("name", ["objective", "equality", "inequality"])
 def test_a_function_with_another_number_of_arguments_is_told_how_it_is_called(function, name):
     message = problem_refused(double(1.0, 2.0), **{"objective": half_square, name: function})
-    assert name in message
-    assert "argument" in message
-    assert "(u, " in message
+    assert message.startswith(f"{name} takes the arguments (u")
+    assert "but the signature (n)->(n) has 1 parameter: it is called as (u, x0)" in message
 
 
 @pytest.mark.parametrize("name", ["lower", "upper"])
@@ -361,10 +359,22 @@ def test_a_bound_that_is_no_number_is_named():
 
 @pytest.mark.parametrize("name", ["lower", "upper"])
 @pytest.mark.parametrize("bound", [torch.nan, lambda x: x * torch.nan])
-def test_a_bound_that_is_nan_is_named(name, bound):
+def test_a_bound_that_is_nan_is_named_with_its_entry(name, bound):
     message = problem_refused(double(1.0, 2.0), **{name: bound})
-    assert f"{name} bound" in message
-    assert "nan" in message.lower()
+    assert message.startswith(f"the {name} bound is not finite: nan at entry (0,)")
+
+
+@pytest.mark.parametrize(("name", "bound", "shown"), [("lower", torch.inf, "inf"), ("upper", -torch.inf, "-inf")])
+def test_a_bound_that_nothing_can_meet_is_named(name, bound, shown):
+    message = problem_refused(double(1.0, 2.0), **{name: bound})
+    assert message.startswith(f"the {name} bound is not finite: {shown} at entry (0,)")
+
+
+def test_an_instance_whose_bound_is_nan_is_lost_alone_when_nothing_is_raised():
+    problem = al.Problem(half_square, "(n)->(n)", upper=lambda x: 1.0 / x * x)
+    solution = al.solve(problem, double([2.0, 3.0], [0.0, 3.0]), throw=False)
+    assert solution.status.tolist() == [0, al.Status.NOT_FINITE]
+    torch.testing.assert_close(solution.value[0], double(1.0, 1.0))
 
 
 # --- failing solves ---------------------------------------------------------------------------------------------------
@@ -422,7 +432,8 @@ def test_the_gradient_of_the_solved_instances_alone_is_finite_everywhere():
     assert gradient[1].tolist() == [0.0, 0.0]
 
 
-def test_an_infeasible_instance_is_given_up_in_good_time():
+@pytest.mark.parametrize("start", [None, 0.3])
+def test_an_infeasible_instance_is_given_up_in_good_time(start):
     calls = 0
 
     def counted(u, x):
@@ -430,7 +441,7 @@ def test_an_infeasible_instance_is_given_up_in_good_time():
         calls += 1
         return u @ u + x.sum()
 
-    problem = al.Problem(half_square, "(n)->(n)", inequality=counted)
+    problem = al.Problem(half_square, "(n)->(n)", inequality=counted, start=start)
     solution = al.solve(problem, double(1.0, 1.0), throw=False)
     assert int(solution.status) == al.Status.INFEASIBLE
     assert calls < 3000
