@@ -202,6 +202,8 @@ def _at_given(given: Certificate, refined: Certificate) -> Certificate:
 def _flat_multipliers(layout: Layout, given: Multipliers | None) -> tuple[Tensor, ...]:
     if given is None:
         return ()
+    if not isinstance(given, Multipliers):
+        raise ProblemError(f"multipliers must be al.Multipliers, such as a solution's, not {type(given).__name__}")
     shapes = ((tensor, layout.batch_shape + tensor.shape[-1:]) for tensor in (given.equality, given.inequality))
     return tuple(t.to(WORKING_DTYPE).expand(shape).reshape(layout.batch, shape[-1]) for t, shape in shapes)
 

@@ -34,6 +34,8 @@ def read_parameters(parameters: Sequence[Any], names: Sequence[str]) -> tuple[Te
     for label, tensor in zip(labels, read, strict=True):
         if tensor.is_complex():
             raise ProblemError(f"parameter {label} is complex; pass its real and imaginary parts (torch.view_as_real)")
+        if tensor.layout != torch.strided:
+            raise ProblemError(f"parameter {label} is sparse ({tensor.layout}); pass its `.to_dense()`")
         if tensor.is_meta:
             raise ProblemError(f"parameter {label} is on the meta device and has no values; move it to a real device")
     return read

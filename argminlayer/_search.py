@@ -35,8 +35,9 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
     """Solve every instance with the solvers chosen and return what is best.
 
     Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
-    follow each other on the instances left unsolved; so do the further solvers of an automatic choice, except where two
-    attempts led to no feasible point. The names of all solvers that were tried are in ``Found.solver``.
+    follow each other on the instances left unsolved; so do the further solvers of an automatic choice. An instance
+    without a feasible point is given up after a second start. The names of all solvers that were tried are in
+    ``Found.solver``.
 
     Args:
         bound: the problem, all parameters finite.
@@ -50,7 +51,8 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
         best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
     rescues = [(first, begin) for begin in begins[1:]] if starts is None else []
     for turn, (solver, begin) in enumerate([*rescues, *((solver, begins[0]) for solver in others)]):
-        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & (turn > 0))
+        twice = turn > 0 or solver is not first
+        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & twice)
         left = ((best.status != Status.SOLVED) & ~hopeless).nonzero()[:, 0]
         if len(left) == 0:
             break

@@ -620,3 +620,13 @@ def test_only_instances_that_a_cotangent_reaches_are_named():
 def test_an_unknown_policy_for_singular_systems_is_refused():
     with pytest.raises(ValueError, match="singular must be 'raise' or 'minimum-norm', not 'ignore'"):
         al.KKT(singular="ignore")
+
+
+def test_a_sparse_parameter_is_refused_with_what_to_do():
+    with pytest.raises(al.ProblemError, match=r"parameter 0 \('x'\) is sparse .* pass its `.to_dense\(\)`"):
+        al.argmin(PROJECT, double(1.0, 0.0).to_sparse())
+
+
+def test_multipliers_of_another_type_are_refused():
+    with pytest.raises(al.ProblemError, match=r"multipliers must be al\.Multipliers, such as a solution's, not int"):
+        al.attach(PROJECT, double(1.0, 2.0), double(1.0, 2.0), multipliers=3)
