@@ -11,12 +11,13 @@ from torch import Tensor
 from ._autodiff import entry
 from ._backward import KKT, AbstractBackward
 from ._bound import BoundProblem, arrange, bind_prepared
-from ._certificate import judge, measure, refine
+from ._certificate import judge, measure
 from ._errors import ProblemError, SolveFailed, SolverError
 from ._implicit import Outcome, Record, Task, solve_implicitly
 from ._layout import WORKING_DTYPE, Layout
 from ._parameters import non_finite
 from ._problem import Problem
+from ._refine import refine
 from ._search import Found, search, substitute
 from ._select import choose
 from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables, failure_text

@@ -156,7 +156,7 @@ def bind_prepared(problem: Problem, layout: Layout, prepared: tuple[Tensor, ...]
         ProblemError: functions that break their contract.
     """
     functions = Functions(problem, layout)
-    equalities, inequalities = probe(functions, _first(layout, prepared))
+    equalities, inequalities = probe(functions, tuple(p.clone() for p in _first(layout, prepared)))
     if functions.mapped:
         functions = Functions(problem, layout, maps(functions, prepared))
     with torch.no_grad():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ._linear import SymmetricFactor, symmetric_solve
+from ._measures import apply
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,17 @@ class KKTSystem:
         n, p = self.hessian.shape[-1], self.equality.shape[1]
         fixed = self.active.fixed
         fill = self.matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :n]
-        lifted = torch.where(fixed, fill * held, top - _apply(self.hessian, held))
+        lifted = torch.where(fixed, fill * held, top - apply(self.hessian, held))
         right = torch.cat(
             [
                 lifted,
-                equality - _apply(self.equality, held),
-                torch.where(self.active.used, inequality - _apply(self.inequality, held), 0.0),
+                equality - apply(self.equality, held),
+                torch.where(self.active.used, inequality - apply(self.inequality, held), 0.0),
             ],
             dim=-1,
         )
         u, a, b = symmetric_solve(self.factor, self.matrix, right).split([n, p, self.inequality.shape[1]], dim=-1)
-        force = _apply(self.hessian, u) + _apply(self.equality.mT, a) + _apply(self.inequality.mT, b) - top
+        force = apply(self.hessian, u) + apply(self.equality.mT, a) + apply(self.inequality.mT, b) - top
         return u, a, b, torch.where(fixed, force, 0.0)
 
     @property
@@ -175,7 +176,3 @@ class KKTSystem:
     def tangent(self) -> Tensor:
         """Return the dimension of the tangent space of the active constraints."""
         return self.hessian.shape[-1] - self.active.count - self.equality.shape[1] + self.redundant
-
-
-def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector[..., None])[..., 0]

@@ -54,8 +54,9 @@ def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
 
 def _call(name: str, function: Callable[..., Any], z: Tensor | None, parameters: tuple[Tensor, ...]) -> Any:
     where = f"the {name} bound" if z is None else name
+    versions = [p._version for p in parameters]
     try:
-        return function(*(() if z is None else (z,)), *parameters)
+        value = function(*(() if z is None else (z,)), *parameters)
     except ProblemError as error:
         raise ProblemError(f"{where}: {error}") from error
     except Exception as error:
@@ -66,6 +67,9 @@ def _call(name: str, function: Callable[..., Any], z: Tensor | None, parameters:
             f"{where} raised {type(error).__name__} for one instance with parameters {shapes or 'none'}: {error}. "
             f"It is called as {called} with core shapes and in float64{advice}"
         ) from error
+    if versions != [p._version for p in parameters]:
+        raise ProblemError(f"{where} changes its parameters in place; write `x * 2` rather than `x.mul_(2)`")
+    return value
 
 
 def check_arguments(problem: Problem) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ._bound import BoundProblem
-from ._certificate import EXACT, KKTPoint, judge, locally_infeasible, measure, refine
+from ._certificate import EXACT, KKTPoint, judge, locally_infeasible, measure
 from ._errors import ArgminError, SolverError
+from ._refine import refine
 from ._select import Choice
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate

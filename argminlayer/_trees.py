@@ -1,5 +1,6 @@
 """Nested dataclasses of tensors as flat tuples and back: what autograd and torch.func transforms can see."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
@@ -25,10 +26,11 @@ def count_tensors(kind: type) -> int:
 
 def build(kind: type[T], tensors: Iterable[Tensor]) -> T:
     """Return an instance of a nested dataclass from its tensors: the inverse of :func:`tensors_of`."""
-    remaining = iter(tensors)
-    return kind(*(next(remaining) if inner is Tensor else build(inner, remaining) for inner in _kinds(kind)))
+    remaining, inners = iter(tensors), _kinds(kind)  # type: ignore[arg-type]
+    return kind(*(next(remaining) if inner is Tensor else build(inner, remaining) for inner in inners))
 
 
+@functools.cache
 def _kinds(kind: Any) -> list[type]:
     hints = get_type_hints(kind)
     return [hints[field.name] for field in fields(kind)]

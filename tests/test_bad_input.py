@@ -630,3 +630,13 @@ def test_a_sparse_parameter_is_refused_with_what_to_do():
 def test_multipliers_of_another_type_are_refused():
     with pytest.raises(al.ProblemError, match=r"multipliers must be al\.Multipliers, such as a solution's, not int"):
         al.attach(PROJECT, double(1.0, 2.0), double(1.0, 2.0), multipliers=3)
+
+
+def test_a_function_that_changes_its_parameters_in_place_is_refused_before_it_does():
+    def changing(u, x):
+        return half_square(u, x.mul_(2.0))
+
+    x = double(1.0, 2.0)
+    with pytest.raises(al.ProblemError, match="objective changes its parameters in place"):
+        al.argmin(al.Problem(changing, "(n)->(n)"), x)
+    assert x.tolist() == [1.0, 2.0]

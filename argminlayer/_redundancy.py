@@ -1,0 +1,52 @@
+"""Redundant active constraints: whether they stay redundant when the parameters move."""
+
+import torch
+from torch import Tensor
+
+from ._autodiff import gradient
+from ._bound import BoundProblem
+from ._kkt import KKTSystem
+from ._measures import apply, largest
+
+
+def stays_consistent(bound: BoundProblem, z: Tensor, system: KKTSystem) -> Tensor:
+    """Return where redundant active constraints stay redundant as the parameters move, (batch,).
+
+    A combination c of active constraints whose gradients in u cancel must not change with the parameters either,
+    d(c'F)/dx = 0: otherwise a small change of the parameters leaves constraints that cannot all be active. Parameters
+    shared by the batch are judged for all of its redundant instances at once.
+    """
+    redundant = system.redundant > 0
+    moving = tuple(p for p in bound.parameters if p.is_floating_point())
+    if not moving or not bool(redundant.any()):
+        return torch.ones_like(redundant)
+    kernel = system.factor.kernel * redundant[:, None, None]
+    worst = torch.zeros_like(z[:, 0])
+    for combination in kernel.unbind(-1):
+        change, size = (_pull(bound, z, system, c, moving) for c in (combination, combination.abs()))
+        worst = torch.maximum(worst, torch.where(change > 1e-7 * size, change / size.clamp_min(1e-300), 0.0))
+    return ~redundant | (worst == 0)
+
+
+def _pull(bound: BoundProblem, z: Tensor, system: KKTSystem, combination: Tensor, moving: tuple[Tensor, ...]) -> Tensor:
+    """Return the size of the derivative in the parameters of a combination of active constraints, (batch,)."""
+    n, p, active = bound.size, bound.equalities, system.active
+    nu, rows = combination[:, n : n + p], combination[:, n + p :]
+    lam = active.scatter(rows, bound.inequalities)
+    normal = apply(system.equality.mT, nu) + apply(system.inequality.mT, rows)
+    zeta = torch.where(active.fixed, normal, 0.0)
+
+    def combined(*floats: Tensor) -> Tensor:
+        given = iter(floats)
+        parameters = tuple(next(given) if q.is_floating_point() else q for q in bound.parameters)
+        functions = bound.functions
+        held = active.bound(functions.bound("lower", parameters), functions.bound("upper", parameters))
+        total = (nu * functions.equality(z, parameters)).sum() + (lam * functions.inequality(z, parameters)).sum()
+        return total - (zeta * held).sum()
+
+    shared = (s for q, s in zip(bound.parameters, bound.layout.shared, strict=True) if q.is_floating_point())
+    sizes = [
+        largest(g.reshape(1, -1)).expand(bound.batch) if s else largest(g.reshape(bound.batch, -1))
+        for g, s in zip(gradient(combined, *moving), shared, strict=True)
+    ]
+    return torch.stack(sizes).amax(0)
