@@ -36,10 +36,11 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> Variables:
         """Return the variables held in the last dimension of ``flat`` (..., n), a tuple when there are several."""
-        pieces = flat.split([shape.numel() for shape in self.shapes], dim=-1)
         lead = flat.shape[:-1]
-        variables = tuple(piece.reshape(lead + shape) for piece, shape in zip(pieces, self.shapes, strict=True))
-        return variables[0] if len(variables) == 1 else variables
+        if len(self.shapes) == 1:
+            return flat.reshape(lead + self.shapes[0])
+        pieces = flat.split([shape.numel() for shape in self.shapes], dim=-1)
+        return tuple(piece.reshape(lead + shape) for piece, shape in zip(pieces, self.shapes, strict=True))
 
     def flatten(self, variables: Any, what: str) -> Tensor:
         """Return variables with common leading dimensions (that broadcast) as one tensor (..., n) in working precision.

@@ -9,7 +9,9 @@ from torch import Tensor
 import argminlayer as al
 
 SMALL = 300
-"""Up to this many variables dense Hessians and SLSQP's dense factorisations are cheap."""
+"""Up to this many variables forming the Hessian is cheap."""
+DENSE = 1000
+"""Up to this many variables SLSQP, whose quadratic programs are dense, is faster than trust-constr."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class SLSQP(AbstractSciPy):
 
     def preference(self, problem: al.BoundProblem) -> float:
         """Return 10, less for large problems, whose quadratic programs are dense."""
-        return 10.0 if problem.size <= SMALL else 4.0
+        return 10.0 if problem.size <= DENSE else 4.0
 
 
 @dataclass(frozen=True)
