@@ -1,7 +1,7 @@
 """The one direction of data: bind parameters, choose a solver, solve, certify, attach the backward."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +74,7 @@ def solve(
             status says why, and their gradient is NaN where a cotangent reaches them, while the others are unharmed.
 
     Returns:
-        The :class:`Solution`; ``value`` and ``multipliers`` are differentiable.
+        The :class:`Solution`; ``value``, ``multipliers`` and ``objective`` are differentiable.
 
     Raises:
         SolveFailed: some instance was not solved (only with ``throw``); the exception holds the solution.
@@ -87,21 +87,12 @@ def solve(
     layout, prepared = arrange(problem, parameters, start)
     starts, given = read_starts(layout, problem.start if start is None else start)
 
-    def run(
-        problem: Problem, layout: Layout, prepared: tuple[Tensor, ...], given: tuple[Tensor, ...], record: Record
-    ) -> Outcome:
-        began = time.perf_counter()
-        bound = bind_prepared(problem, layout, prepared)
-        finite = _check_finite(bound, throw)
+    def find(bound: BoundProblem, given: tuple[Tensor, ...]) -> tuple[Found, Tensor]:
         choice = choose(bound, solver, options)
-        sound = substitute(bound, finite)
-        found = search(sound, choice, None if starts is None else start_points(sound, starts, given))
-        status = torch.where(finite, found.status, int(Status.NOT_FINITE))
-        accepted = status == Status.SOLVED
-        found = replace(found, status=status)
-        _note(record, bound, found, accepted, time.perf_counter() - began)
-        return _outcome(found, found.point.z, accepted, accepted & backward.accepts(problem, found.point.certificate))
+        found = search(bound, choice, None if starts is None else start_points(bound, starts, given))
+        return found, found.point.z
 
+    run = _runner(find, backward, throw, (Status.SOLVED,))
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
@@ -136,19 +127,12 @@ def certify(
     given = (flat_value(layout, value, "the value"), *_flat_multipliers(layout, multipliers))
     tolerance = _tolerance(value)
 
-    def run(
-        problem: Problem, layout: Layout, prepared: tuple[Tensor, ...], given: tuple[Tensor, ...], record: Record
-    ) -> Outcome:
-        began = time.perf_counter()
-        bound = bind_prepared(problem, layout, prepared)
-        finite = _check_finite(bound, throw)
-        bound = substitute(bound, finite)
+    def find(bound: BoundProblem, given: tuple[Tensor, ...]) -> tuple[Found, Tensor]:
         z, *forces = given
         _check_multipliers(bound, forces)
         point = measure(bound, z, *forces)
-        claimed = torch.zeros(bound.batch, dtype=torch.int64, device=z.device)
-        status = torch.where(finite, judge(point, tolerance, claimed), int(Status.NOT_FINITE))
         refined = refine(bound, point)
+        status = judge(point, tolerance, torch.zeros(bound.batch, dtype=torch.int64, device=z.device))
         found = Found(
             point=replace(refined, certificate=_at_given(point.certificate, refined.certificate)),
             status=status,
@@ -157,10 +141,9 @@ def certify(
             messages=("",) * bound.batch,
             solver=GIVEN,
         )
-        accepted = (status == Status.SOLVED) | (status == Status.NOT_A_MINIMUM)
-        _note(record, bound, found, accepted, time.perf_counter() - began)
-        return _outcome(found, z, accepted, accepted & backward.accepts(problem, refined.certificate))
+        return found, z
 
+    run = _runner(find, backward, throw, (Status.SOLVED, Status.NOT_A_MINIMUM))
     return _finish(Task(problem, layout, run, backward, throw, len(given), Record()), given, prepared)
 
 
@@ -185,13 +168,6 @@ def _check_settings(backward: AbstractBackward, options: Mapping[str, Any] | Non
         raise ProblemError(f"backward must be a backward rule such as al.KKT(), not {backward!r}")
     if options is not None and not isinstance(options, Mapping):
         raise SolverError(f"options must be a mapping such as {{'max_iter': 500}}, not {options!r}")
-
-
-def _check_finite(bound: BoundProblem, throw: bool) -> Tensor:
-    finite, message = non_finite(bound)
-    if throw and message is not None:
-        raise ProblemError(message)
-    return finite
 
 
 def _at_given(given: Certificate, refined: Certificate) -> Certificate:
@@ -225,12 +201,42 @@ def _tolerance(value: Any) -> float:
     return ATTACH_TOLERANCE_SINGLE if single else ATTACH_TOLERANCE
 
 
-def _note(record: Record, bound: BoundProblem, found: Found, accepted: Tensor, seconds: float) -> None:
-    record.mapped = bound.functions.mapped
-    shape, certificate = bound.layout.batch_shape, found.point.certificate.reshape(bound.layout.batch_shape)
-    status = found.status.reshape(shape)
-    record.failure = failure_text(accepted.reshape(shape), status, certificate, found.solver, found.messages)
-    record.solver, record.messages, record.seconds = found.solver, found.messages, seconds
+def _runner(
+    find: Callable[[BoundProblem, tuple[Tensor, ...]], tuple[Found, Tensor]],
+    backward: AbstractBackward,
+    throw: bool,
+    good: tuple[Status, ...],
+) -> Callable[[Problem, Layout, tuple[Tensor, ...], tuple[Tensor, ...], Record], Outcome]:
+    """Return the forward pass around ``find``: bind, set aside what is not finite, find, note who found what.
+
+    Args:
+        find: ``(bound problem, given tensors) ->`` what was found, and the value (batch, n) to return.
+        backward: says which instances it differentiates.
+        throw: raise on parameters that are not finite.
+        good: statuses of instances that have a solution.
+    """
+
+    def run(
+        problem: Problem, layout: Layout, prepared: tuple[Tensor, ...], given: tuple[Tensor, ...], record: Record
+    ) -> Outcome:
+        began = time.perf_counter()
+        bound = bind_prepared(problem, layout, prepared)
+        finite, message = non_finite(bound)
+        if throw and message is not None:
+            raise ProblemError(message)
+        found, z = find(substitute(bound, finite), given)
+        status = torch.where(finite, found.status, int(Status.NOT_FINITE))
+        accepted = torch.isin(status, torch.tensor(good, device=status.device))
+        shape, certificate = layout.batch_shape, found.point.certificate
+        record.mapped, record.solver, record.messages = bound.functions.mapped, found.solver, found.messages
+        record.failure = failure_text(
+            accepted.reshape(shape), status.reshape(shape), certificate.reshape(shape), found.solver, found.messages
+        )
+        record.seconds = time.perf_counter() - began
+        differentiable = accepted & backward.accepts(problem, certificate)
+        return _outcome(replace(found, status=status), z, accepted, differentiable)
+
+    return run
 
 
 def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) -> Outcome:

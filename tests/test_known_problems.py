@@ -1,24 +1,13 @@
 """Problems with known solutions and derivatives, by every route: solved, attached, in batches, in single precision."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
+import known_problems as known
 import pytest
 import torch
 from torch import Tensor
 
 import argminlayer as al
-
-if "known_problems" not in sys.modules:
-    _folder = Path(__file__).with_name("known_problems")
-    _spec = importlib.util.spec_from_file_location(
-        "known_problems", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
-    )
-    sys.modules["known_problems"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["known_problems"])
-known = sys.modules["known_problems"]
 
 CASES = known.CASES
 CONSTRAINED = [case for case in CASES if case.problem.constraints]
