@@ -1,7 +1,7 @@
 """Backward rules as values: how tangents and cotangents of a solution and of its parameters are related."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from ._autodiff import derivative_wanted, gradient, jacobian
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._kkt import KKTSystem
+from ._layout import fill_floats, floats_of
 from ._problem import Problem
 from ._solution import Certificate
 
@@ -42,7 +43,7 @@ class Node:
 class AbstractBackward(abc.ABC):
     """A backward rule: a frozen value that relates derivatives of a solution to those of its parameters.
 
-    Both methods are differentiable when grad is enabled, and run inside ``torch.func`` transforms.
+    ``vjp`` and ``jvp`` are differentiable when grad is enabled, and run inside ``torch.func`` transforms.
     """
 
     @abc.abstractmethod
@@ -101,24 +102,17 @@ class KKT(AbstractBackward):
         held = torch.where(active.fixed, -zeta_bar, 0.0)
         w_z, w_nu, w_lam, w_zeta = system.solve(z_bar, nu_bar, active.gather(lam_bar), held)
         weights = (w_z, w_nu, active.scatter(w_lam, node.lam.shape[-1]), w_zeta)
-        pulled = iter(gradient(lambda *x: -_weighted(node, weights, _fill(parameters, x)), *_floats(parameters)))
-        return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+        return _pull(lambda x: -_weighted(node, weights, x), parameters)
 
     def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """Push tangents of the parameters forward to (z, nu, lambda, zeta).
 
         ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
         """
-        dots = _dots(parameters, tangents)
-
-        def along(*weights: Tensor) -> Tensor:
-            partials = gradient(lambda *x: _weighted(node, weights, _fill(parameters, x)), *_floats(parameters))
-            return _inner(partials, dots)
-
         system = _system(node, parameters)
         active = system.active
-        zeros = (torch.zeros_like(node.z), torch.zeros_like(node.nu), torch.zeros_like(node.lam))
-        d_slope, d_h, d_g, d_bound = gradient(along, *zeros, torch.zeros_like(node.z))
+        like = (node.z, node.nu, node.lam, node.zeta)
+        d_slope, d_h, d_g, d_bound = _push(lambda v, x: _weighted(node, v, x), like, parameters, tangents)
         z_dot, nu_dot, lam_dot, zeta_dot = system.solve(-d_slope, -d_h, -active.gather(d_g), d_bound)
         return z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot
 
@@ -129,59 +123,65 @@ def envelope_vjp(node: Node, parameters: Parameters, value_bar: Tensor) -> tuple
     By the envelope theorem the derivative of the optimal value is the partial derivative of the Lagrangian in the
     parameters (Gould et al. 2021, eq. 10): it exists where the solution's own derivative need not.
     """
-    floats = _floats(parameters)
-    pulled = iter(gradient(lambda *x: (value_bar * _lagrangian(node, _fill(parameters, x))).sum(), *floats))
-    return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+    return _pull(lambda x: (value_bar * _lagrangian(node, x)).sum(), parameters)
 
 
 def envelope_jvp(node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> Tensor:
     """Push tangents of the parameters forward to the optimal value, (batch,)."""
-    dots = _dots(parameters, tangents)
-
-    def along(weight: Tensor) -> Tensor:
-        partials = gradient(lambda *x: (weight * _lagrangian(node, _fill(parameters, x))).sum(), *_floats(parameters))
-        return _inner(partials, dots)
-
-    return gradient(along, torch.zeros_like(node.z.sum(-1)))[0]
+    like = (node.z.sum(-1),)
+    return _push(lambda v, x: (v[0] * _lagrangian(node, x)).sum(), like, parameters, tangents)[0]
 
 
 def _lagrangian(node: Node, parameters: Parameters) -> Tensor:
     """Return the Lagrangian of every instance, (batch,), up to what does not depend on the parameters."""
+    smooth = node.functions.lagrangian(node.z, node.nu, node.lam, parameters)
+    return smooth + _bound_terms(node, node.zeta, parameters)
+
+
+def _bound_terms(node: Node, weight: Tensor, parameters: Parameters) -> Tensor:
+    """Return the bounds that depend on parameters and are held, weighted and summed, (batch,)."""
     functions, active = node.functions, node.system.active
-    total = functions.objective(node.z, parameters)
-    total = total + (node.nu * functions.equality(node.z, parameters)).sum(-1)
-    total = total + (node.lam * functions.inequality(node.z, parameters)).sum(-1)
+    total = torch.zeros_like(weight.sum(-1))
     for which, held in (("lower", active.at_lower), ("upper", active.at_upper)):
         if callable(getattr(functions.problem, which)):
             bound = torch.where(held, functions.bound(which, parameters), 0.0)
-            total = total + (torch.where(held, node.zeta, 0.0) * bound).sum(-1)
+            total = total + (torch.where(held, weight, 0.0) * bound).sum(-1)
     return total
 
 
-def _dots(parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """Return the tangents of the floats among the parameters, zero where there is none."""
+def _pull(function: Callable[[Parameters], Tensor], parameters: Parameters) -> tuple[Tensor | None, ...]:
+    """Return the gradient of a scalar function of the parameters, None for those that are not floats."""
+    pulled = iter(gradient(lambda *x: function(fill_floats(parameters, x)), *floats_of(parameters)))
+    return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+
+
+def _push(
+    function: Callable[[tuple[Tensor, ...], Parameters], Tensor],
+    like: tuple[Tensor, ...],
+    parameters: Parameters,
+    tangents: tuple[Tensor | None, ...],
+) -> tuple[Tensor, ...]:
+    """Return the derivative along ``tangents`` of F, given ``(v, x) -> v'F(x)``, v in the shapes of ``like``."""
     pairs = zip(parameters, tangents, strict=True)
-    return [torch.zeros_like(p) if t is None else t for p, t in pairs if p.is_floating_point()]
+    dots = [torch.zeros_like(p) if t is None else t for p, t in pairs if p.is_floating_point()]
 
+    def along(*weights: Tensor) -> Tensor:
+        partials = gradient(lambda *x: function(weights, fill_floats(parameters, x)), *floats_of(parameters))
+        return torch.stack([(g * dot).sum() for g, dot in zip(partials, dots, strict=True)]).sum()
 
-def _inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(a * b).sum() for a, b in zip(left, right, strict=True)]).sum()
+    return gradient(along, *map(torch.zeros_like, like))
 
 
 def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> Tensor:
     """Return ``v'F`` as a function of the parameters, everything else held constant."""
-    functions, active = node.functions, node.system.active
+    functions = node.functions
     w_z, w_nu, w_lam, w_zeta = weights
     total = (w_z * functions.slope(node.z, node.nu, node.lam, parameters)).sum()
     if functions.problem.equality is not None:
         total = total + (w_nu * functions.equality(node.z, parameters)).sum()
     if functions.problem.inequality is not None:
         total = total + (w_lam * functions.inequality(node.z, parameters)).sum()
-    for which, held in (("lower", active.at_lower), ("upper", active.at_upper)):
-        if callable(getattr(functions.problem, which)):
-            bound = torch.where(held, functions.bound(which, parameters), 0.0)
-            total = total + (torch.where(held, w_zeta, 0.0) * bound).sum()
-    return total
+    return total + _bound_terms(node, w_zeta, parameters).sum()
 
 
 def _system(node: Node, parameters: Parameters) -> KKTSystem:
@@ -193,16 +193,6 @@ def _system(node: Node, parameters: Parameters) -> KKTSystem:
     _, equality = jacobian(lambda t: functions.equality(t, parameters), node.z)
     _, inequality = jacobian(lambda t: functions.inequality(t, parameters), node.z)
     return KKTSystem.assemble(hessian, equality, inequality, node.system.active, node.system.factor)
-
-
-def _floats(parameters: Parameters) -> Parameters:
-    return tuple(p for p in parameters if p.is_floating_point())
-
-
-def _fill(parameters: Parameters, floats: tuple[Tensor, ...]) -> Parameters:
-    """Return the parameters with those that are floats replaced in turn."""
-    found = iter(floats)
-    return tuple(next(found) if p.is_floating_point() else p for p in parameters)
 
 
 def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tuple[Tensor, ...]) -> None:

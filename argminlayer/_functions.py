@@ -130,17 +130,17 @@ class Functions:
         return self.batched(lambda t, *x: _vector(function(self.layout.unflatten(t), *x), t), z, parameters)
 
     def lagrangian(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Return ``f + nu'h + lambda'g`` summed over the batch, ()."""
-        total = self.objective(z, parameters).sum()
+        """Return ``f + nu'h + lambda'g``, (batch,)."""
+        total = self.objective(z, parameters)
         if self.problem.equality is not None:
-            total = total + (nu * self.equality(z, parameters)).sum()
+            total = total + (nu * self.equality(z, parameters)).sum(-1)
         if self.problem.inequality is not None:
-            total = total + (lam * self.inequality(z, parameters)).sum()
+            total = total + (lam * self.inequality(z, parameters)).sum(-1)
         return total
 
     def slope(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Return the gradient of the Lagrangian in ``z``, (batch, n)."""
-        return gradient(lambda t: self.lagrangian(t, nu, lam, parameters), z)[0]
+        return gradient(lambda t: self.lagrangian(t, nu, lam, parameters).sum(), z)[0]
 
     def hessian(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Return the Hessian of the Lagrangian in ``z``, (batch, n, n)."""

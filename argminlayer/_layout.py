@@ -93,3 +93,14 @@ class Layout:
         if shared:
             return working.reshape(core)
         return working.expand(self.batch_shape + core).reshape((self.batch, *core))
+
+
+def floats_of(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the parameters that are floats: those that can be differentiated in."""
+    return tuple(p for p in parameters if p.is_floating_point())
+
+
+def fill_floats(parameters: tuple[Tensor, ...], floats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the parameters with those that are floats replaced in turn."""
+    found = iter(floats)
+    return tuple(next(found) if p.is_floating_point() else p for p in parameters)

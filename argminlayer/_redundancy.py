@@ -6,6 +6,7 @@ from torch import Tensor
 from ._autodiff import gradient
 from ._bound import BoundProblem
 from ._kkt import KKTSystem
+from ._layout import fill_floats, floats_of
 from ._measures import apply, largest
 
 
@@ -17,7 +18,7 @@ def stays_consistent(bound: BoundProblem, z: Tensor, system: KKTSystem) -> Tenso
     shared by the batch are judged for all of its redundant instances at once.
     """
     redundant = system.redundant > 0
-    moving = tuple(p for p in bound.parameters if p.is_floating_point())
+    moving = floats_of(bound.parameters)
     if not moving or not bool(redundant.any()):
         return torch.ones_like(redundant)
     kernel = system.factor.kernel * redundant[:, None, None]
@@ -37,9 +38,7 @@ def _pull(bound: BoundProblem, z: Tensor, system: KKTSystem, combination: Tensor
     zeta = torch.where(active.fixed, normal, 0.0)
 
     def combined(*floats: Tensor) -> Tensor:
-        given = iter(floats)
-        parameters = tuple(next(given) if q.is_floating_point() else q for q in bound.parameters)
-        functions = bound.functions
+        parameters, functions = fill_floats(bound.parameters, floats), bound.functions
         held = active.bound(functions.bound("lower", parameters), functions.bound("upper", parameters))
         total = (nu * functions.equality(z, parameters)).sum() + (lam * functions.inequality(z, parameters)).sum()
         return total - (zeta * held).sum()

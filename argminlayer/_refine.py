@@ -20,15 +20,20 @@ def refine(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
     """Take Newton steps on the KKT conditions where they reduce the residual and stay near; return the last point.
 
     Solvers stop at 1e-6 or 1e-8; from there a step or two reach rounding, and the derivative is that of the exact
-    solution. An instance whose KKT matrix is singular, or that would move far, is left where it is. What looked weakly
-    active at the solver's accuracy is tried as inactive, too, and looked at again at the accuracy reached.
+    solution. An instance that would move far is left where it is. What looked weakly active at the solver's accuracy is
+    tried as inactive, too, and looked at again at the accuracy reached.
     """
     best = _newton(bound, point)
     if not bool((point.certificate.weakly_active > 0).any()):
         return best
     other = _newton(bound, measure(bound, *_state(point), accuracy=0.0))
     better = (point.certificate.weakly_active > 0) & (10.0 * _total(other) + CONVERGED < _total(best))
-    return measure(bound, *_where(better, _state(other), _state(best)), accuracy=EXACT)
+    return combine(bound, better, other, best)
+
+
+def combine(bound: BoundProblem, where: Tensor, new: KKTPoint, old: KKTPoint) -> KKTPoint:
+    """Return ``new`` for the instances in the mask ``where`` (batch,), ``old`` for the others, measured again."""
+    return measure(bound, *_where(where, _state(new), _state(old)), accuracy=EXACT)
 
 
 def _newton(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
@@ -44,7 +49,7 @@ def _newton(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
         elif not bool(better.any()):
             return point
         else:
-            return measure(bound, *_where(better, moved, _state(point)), accuracy=EXACT)
+            return combine(bound, better, trial, point)
     return point
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ._bound import BoundProblem
 from ._certificate import EXACT, KKTPoint, judge, locally_infeasible, measure
 from ._errors import ArgminError, SolverError
-from ._refine import refine
+from ._refine import combine, refine
 from ._select import Choice
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate
@@ -115,10 +115,7 @@ def _call(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Candida
             "provides it, unless the problem's own functions raise away from the start"
         ) from error
     if not isinstance(candidate, Candidate):
-        raise SolverError(
-            f"solver {solver.name!r} returned a {type(candidate).__name__} instead of a Candidate; this is a fault of "
-            "the plugin that provides it"
-        )
+        raise SolverError(_faulty(solver, f"a {type(candidate).__name__} instead of a Candidate"))
     return candidate
 
 
@@ -134,12 +131,7 @@ def _certified(bound: BoundProblem, z: Tensor, candidate: Candidate) -> KKTPoint
         return point
     other = refine(bound, measure(bound, z))
     better = doubtful & (other.residual <= torch.maximum(point.residual, torch.full_like(point.residual, EXACT)))
-    return _choose_point(bound, better[:, None], other, point) if bool(better.any()) else point
-
-
-def _choose_point(bound: BoundProblem, where: Tensor, new: KKTPoint, old: KKTPoint) -> KKTPoint:
-    nu, lam = torch.where(where, new.nu, old.nu), torch.where(where, new.lam, old.lam)
-    return measure(bound, torch.where(where, new.z, old.z), nu, lam, accuracy=EXACT)
+    return combine(bound, better, other, point) if bool(better.any()) else point
 
 
 def _check_candidate(bound: BoundProblem, solver: AbstractSolver, candidate: Candidate) -> None:

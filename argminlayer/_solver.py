@@ -25,10 +25,10 @@ class Capabilities:
         objectives: kinds of objective: ``"smooth"``, ``"least-squares"`` (as :func:`argminlayer.least_squares`
             declares) and ``"none"`` (feasibility and roots).
         structures: names of the structures it is made for; empty for a solver of general problems.
-        requires: what it needs beyond values and gradients: ``"hessian"``, ``"constraint"`` (at least one), ...; shown
-            by ``argminlayer solvers``.
+        requires: what it needs beyond values and gradients: ``"hessian"``, ``"square"``, ... For the reader: what it
+            cannot do without is refused by ``supports``.
         batched: whether it solves a batch at once rather than one instance after another.
-        devices: device types of the tensors it takes without a copy.
+        devices: device types of the tensors it takes without a copy. For the reader: others are copied.
     """
 
     constraints: frozenset[str] = frozenset()

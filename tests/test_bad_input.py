@@ -19,11 +19,6 @@ LEAST_SQUARES = al.Problem(lambda u, A, b: (A @ u - b).square().sum(), "(m,n),(m
 SPHERE = {"equality": lambda u, x: u @ u - 1}
 
 
-@pytest.fixture(autouse=True)
-def _no_solver_in_the_environment(monkeypatch):
-    monkeypatch.delenv("ARGMINLAYER_SOLVER", raising=False)
-
-
 def double(*entries):
     return torch.tensor(entries, dtype=DOUBLE)
 

@@ -26,11 +26,6 @@ POINTS = torch.tensor([[3.0, 4.0], [0.1, 0.2]], dtype=DOUBLE)
 PROJECTED = torch.tensor([[0.6, 0.8], [0.1, 0.2]], dtype=DOUBLE)
 
 
-@pytest.fixture(autouse=True)
-def _no_solver_in_the_environment(monkeypatch):
-    monkeypatch.delenv("ARGMINLAYER_SOLVER", raising=False)
-
-
 def refused(kind, function, *arguments, **keywords):
     with pytest.raises(kind) as caught:
         function(*arguments, **keywords)

@@ -25,11 +25,6 @@ SYSTEM = al.Problem(None, "(n)->(n)", equality=lambda u, x: u**3 + u - x)
 SCIPY = ("lbfgs", "least-squares", "newton", "root", "slsqp", "trust-constr")
 
 
-@pytest.fixture(autouse=True)
-def _no_solver_in_the_environment(monkeypatch):
-    monkeypatch.delenv("ARGMINLAYER_SOLVER", raising=False)
-
-
 def refused(kind, function, *arguments, **keywords):
     with pytest.raises(kind) as caught:
         function(*arguments, **keywords)

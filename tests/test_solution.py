@@ -24,11 +24,6 @@ PLANE = al.Problem(half_square, "(n)->(n)", equality=lambda u, x: u.sum() - 1)
 X = double([1.0, 2.0, 3.0], [0.5, -1.0, 0.0])
 
 
-@pytest.fixture(autouse=True)
-def _no_solver_in_the_environment(monkeypatch):
-    monkeypatch.delenv("ARGMINLAYER_SOLVER", raising=False)
-
-
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 

@@ -31,11 +31,6 @@ PROJECT = al.Problem(half_square, "(n)->(n)")
 PAIR = al.Problem(lambda u, x: half_square(u[0], x) + (u[1] - x.sum()).square(), "(n)->(n),()")
 
 
-@pytest.fixture(autouse=True)
-def _no_solver_in_the_environment(monkeypatch):
-    monkeypatch.delenv("ARGMINLAYER_SOLVER", raising=False)
-
-
 @dataclass(frozen=True)
 class Stay(al.AbstractSolver):
     """Returns the start: whoever is certified was started at the solution."""

@@ -52,9 +52,11 @@ class Oracle:
 
         SciPy's methods break down on them. Whether the point found meets those left out as well, the certificate says.
         """
+        if self.problem.equalities < 2:
+            return
         jacobians = [self._once("equality", point, self.problem.equality)[1][0] for point in self._two_points(start)]
         both = np.concatenate(jacobians, axis=1)
-        if both.shape[0] < 2 or not np.all(np.isfinite(both)):
+        if not np.all(np.isfinite(both)):
             return
         length = np.linalg.norm(both, axis=1, keepdims=True)
         _, triangle, order = scipy.linalg.qr(
@@ -75,10 +77,11 @@ class Oracle:
         Raises:
             Stopped: the objective or its gradient is not finite at ``start``.
         """
-        slopes = [self.objective(point)[1] for point in self._two_points(start)]
-        if not np.isfinite(self.objective(start)[0]) or not np.all(np.isfinite(slopes[0])):
-            self.last = start
+        begin, near = self._two_points(start)
+        value, slope = self.objective(begin)
+        if not np.isfinite(value) or not np.all(np.isfinite(slope)):
             raise Stopped(al.Status.NOT_FINITE)
+        slopes = (slope, self.objective(near)[1])
         size = max((np.abs(slope).max(initial=0.0) for slope in slopes if np.all(np.isfinite(slope))), default=0.0)
         if size > 0 and not SENSIBLE[0] <= size <= SENSIBLE[1]:
             self.scale = 1.0 / float(size)
