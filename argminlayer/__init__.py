@@ -4,6 +4,7 @@ from ._argmin import argmin, attach, certify, solve
 from ._backward import KKT, AbstractBackward
 from ._bound import BoundProblem
 from ._check import CheckReport, CheckResult, check
+from ._direct import AbstractDirectSolver
 from ._errors import (
     ArgminError,
     ExperimentError,
@@ -25,6 +26,7 @@ from .hookspecs import hookimpl
 __all__ = [
     "KKT",
     "AbstractBackward",
+    "AbstractDirectSolver",
     "AbstractExperiment",
     "AbstractSolver",
     "ArgminError",

@@ -12,6 +12,7 @@ from ._autodiff import entry
 from ._backward import KKT, AbstractBackward
 from ._bound import BoundProblem, arrange, bind_prepared
 from ._certificate import judge, measure
+from ._direct import direct_solver
 from ._errors import ProblemError, SolveFailed, SolverError
 from ._implicit import Outcome, Record, Task, solve_implicitly
 from ._layout import WORKING_DTYPE, Layout
@@ -43,8 +44,14 @@ def argmin(
 
     Returns:
         (..., *core) in the dtype and on the device of the parameters, a tuple for several variables. With
-        ``throw=False`` failed instances are NaN.
+        ``throw=False`` failed instances are NaN. Where the problem declares a structure that an
+        :class:`AbstractDirectSolver` serves, and neither a start nor another backward rule is asked for, that solver's
+        own solution and derivative are returned.
     """
+    if isinstance(problem, Problem) and problem.structure is not None and start is None and backward == KKT():
+        direct = direct_solver(problem, parameters, solver, options)
+        if direct is not None:
+            return direct.direct(problem.structure, parameters, throw)
     return solve(
         problem, *parameters, solver=solver, start=start, backward=backward, options=options, throw=throw
     ).value

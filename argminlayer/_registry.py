@@ -24,7 +24,7 @@ GROUP = "argminlayer"
 DISABLE_VARIABLE = "ARGMINLAYER_DISABLE_PLUGINS"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """Everything the installed plugins provide.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _registry
 from ._autodiff import entry
@@ -14,6 +14,8 @@ from ._bound import BoundProblem, bind
 from ._errors import SolverError, near_matches
 from ._problem import Problem
 from ._solver import AbstractSolver
+
+S = TypeVar("S", bound=AbstractSolver)
 
 AUTO = "auto"
 ENVIRONMENT = "ARGMINLAYER_SOLVER"
@@ -98,7 +100,7 @@ def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | N
     """
     bound = bind(problem, parameters)
     verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
-    request = _request(solver)
+    request = requested(solver)
     if request == AUTO and all(v.reason for v in verdicts):
         return Explanation(describe(bound), verdicts, None)
     return Explanation(describe(bound), verdicts, choose(bound, solver))
@@ -138,12 +140,12 @@ def choose(
     Raises:
         SolverError: no such solver, back end missing, problem not supported, or an unknown option.
     """
-    request = _request(solver)
+    request = requested(solver)
     if isinstance(request, AbstractSolver):
-        return _single(bound, _with_options(request, options))
+        return _single(bound, with_options(request, options))
     solvers = _registry.load().solvers
     if request in solvers:
-        return _single(bound, _with_options(solvers[request], options))
+        return _single(bound, with_options(solvers[request], options))
     family = [s for name, s in solvers.items() if request in (AUTO, name.partition(".")[0])]
     if not family and request == AUTO:
         raise SolverError(
@@ -156,7 +158,8 @@ def choose(
     return _best(bound, request, family, options)
 
 
-def _request(solver: str | AbstractSolver | None) -> str | AbstractSolver:
+def requested(solver: str | AbstractSolver | None) -> str | AbstractSolver:
+    """Return what is asked for: by the call, else by :func:`use_solver`, the environment, or automatic choice."""
     request = solver or _context.get() or os.environ.get(ENVIRONMENT) or AUTO
     if not isinstance(request, str | AbstractSolver):
         raise SolverError(
@@ -176,7 +179,7 @@ def check_name(solver: str | AbstractSolver | None) -> None:
     Raises:
         SolverError: with near matches and what is installed.
     """
-    if solver is None or isinstance(_request(solver), AbstractSolver):
+    if solver is None or isinstance(requested(solver), AbstractSolver):
         return
     solvers = _registry.load().solvers
     if solver != AUTO and solver not in solvers and all(solver != name.partition(".")[0] for name in solvers):
@@ -205,7 +208,7 @@ def _best(bound: BoundProblem, request: str, family: list[AbstractSolver], optio
     if len(chain) > 1:
         why += f"; for instances it does not solve: {', then '.join(s.name for s in chain[1:])}"
     if options:
-        chosen = _single(bound, _with_options(chain[0], options)).chain
+        chosen = _single(bound, with_options(chain[0], options)).chain
         return Choice(chosen, f"{chain[0].name} with options {dict(options)}")
     return Choice(chain, why)
 
@@ -219,7 +222,12 @@ def _verdict(solver: AbstractSolver, bound: BoundProblem) -> Verdict:
         return Verdict(solver, f"its plugin is broken: {type(error).__name__}: {error}", 0.0)
 
 
-def _with_options(solver: AbstractSolver, options: Mapping[str, Any] | None) -> AbstractSolver:
+def with_options(solver: S, options: Mapping[str, Any] | None) -> S:
+    """Return the solver with some of its options replaced.
+
+    Raises:
+        SolverError: it has no such option, or refuses its value.
+    """
     if not options:
         return solver
     known = [f.name for f in dataclasses.fields(solver) if f.init]  # type: ignore[arg-type]
@@ -230,7 +238,7 @@ def _with_options(solver: AbstractSolver, options: Mapping[str, Any] | None) -> 
                 f"{', '.join(known) or 'none'}"
             )
     try:
-        replaced: AbstractSolver = dataclasses.replace(solver, **options)  # type: ignore[type-var]
+        replaced: S = dataclasses.replace(solver, **options)  # type: ignore[type-var]
     except (TypeError, ValueError) as error:
         raise SolverError(f"solver {solver.name!r} refuses the options {dict(options)}: {error}") from error
     return replaced

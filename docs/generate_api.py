@@ -24,6 +24,7 @@ SECTIONS = {
     "Explaining and checking": ("explain", "Explanation", "Verdict", "Choice", "check", "CheckReport", "CheckResult"),
     "Writing a solver": (
         "AbstractSolver",
+        "AbstractDirectSolver",
         "Capabilities",
         "Availability",
         "BoundProblem",
