@@ -1,0 +1,11 @@
+"""Triton kernels for the argmins whose speed matters, as direct solvers. Triton itself is not imported here."""
+
+import argminlayer as al
+
+__all__ = ["argminlayer_solvers"]
+
+
+@al.hookimpl
+def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
+    """Return the solvers of this plugin."""
+    return []
