@@ -240,6 +240,7 @@ def _runner(
             accepted.reshape(shape), status.reshape(shape), certificate.reshape(shape), found.solver, found.messages
         )
         record.seconds = time.perf_counter() - began
+        record.system = found.point.system
         differentiable = accepted & backward.accepts(problem, certificate)
         return _outcome(replace(found, status=status), z, accepted, differentiable)
 
@@ -262,7 +263,9 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) 
         iterate=z.clone(),
         iterations=found.iterations,
         certificate=point.certificate,
-        system=point.system,
+        at_lower=point.system.active.at_lower,
+        at_upper=point.system.active.at_upper,
+        index=torch.arange(len(z), device=z.device),
     )
 
 

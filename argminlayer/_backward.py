@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ._autodiff import derivative_wanted, gradient, jacobian
+from ._adjoint import Adjoint
+from ._autodiff import gradient
 from ._errors import NotDifferentiable
 from ._functions import Functions
-from ._kkt import KKTSystem
 from ._layout import fill_floats, floats_of
 from ._problem import Problem
 from ._solution import Certificate
@@ -29,7 +29,9 @@ class Node:
         nu: multipliers of the equalities, (batch, p), likewise.
         lam: multipliers of the inequalities, (batch, q), likewise.
         zeta: ``z_lo - z_up``, (batch, n), likewise.
-        system: the KKT system at the solution.
+        at_lower: which variables are held at their lower bound, (batch, n).
+        at_upper: which variables are held at their upper bound, (batch, n).
+        adjoint: the KKT systems at the solution.
     """
 
     functions: Functions
@@ -37,7 +39,13 @@ class Node:
     nu: Tensor
     lam: Tensor
     zeta: Tensor
-    system: KKTSystem
+    at_lower: Tensor
+    at_upper: Tensor
+    adjoint: Adjoint
+
+    def solve(self, parameters: Parameters, right: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Solve the KKT system; see :meth:`Adjoint.solve`."""
+        return self.adjoint.solve((self.z, self.nu, self.lam), parameters, right)
 
 
 class AbstractBackward(abc.ABC):
@@ -96,12 +104,8 @@ class KKT(AbstractBackward):
 
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
-        system = _system(node, parameters)
-        active = system.active
         z_bar, nu_bar, lam_bar, zeta_bar = cotangents
-        held = torch.where(active.fixed, -zeta_bar, 0.0)
-        w_z, w_nu, w_lam, w_zeta = system.solve(z_bar, nu_bar, active.gather(lam_bar), held)
-        weights = (w_z, w_nu, active.scatter(w_lam, node.lam.shape[-1]), w_zeta)
+        weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, -zeta_bar))
         return _pull(lambda x: -_weighted(node, weights, x), parameters)
 
     def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -109,12 +113,9 @@ class KKT(AbstractBackward):
 
         ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
         """
-        system = _system(node, parameters)
-        active = system.active
         like = (node.z, node.nu, node.lam, node.zeta)
         d_slope, d_h, d_g, d_bound = _push(lambda v, x: _weighted(node, v, x), like, parameters, tangents)
-        z_dot, nu_dot, lam_dot, zeta_dot = system.solve(-d_slope, -d_h, -active.gather(d_g), d_bound)
-        return z_dot, nu_dot, active.scatter(lam_dot, node.lam.shape[-1]), zeta_dot
+        return node.solve(parameters, (-d_slope, -d_h, -d_g, d_bound))
 
 
 def envelope_vjp(node: Node, parameters: Parameters, value_bar: Tensor) -> tuple[Tensor | None, ...]:
@@ -140,9 +141,9 @@ def _lagrangian(node: Node, parameters: Parameters) -> Tensor:
 
 def _bound_terms(node: Node, weight: Tensor, parameters: Parameters) -> Tensor:
     """Return the bounds that depend on parameters and are held, weighted and summed, (batch,)."""
-    functions, active = node.functions, node.system.active
+    functions = node.functions
     total = torch.zeros_like(weight.sum(-1))
-    for which, held in (("lower", active.at_lower), ("upper", active.at_upper)):
+    for which, held in (("lower", node.at_lower), ("upper", node.at_upper)):
         if callable(getattr(functions.problem, which)):
             bound = torch.where(held, functions.bound(which, parameters), 0.0)
             total = total + (torch.where(held, weight, 0.0) * bound).sum(-1)
@@ -174,25 +175,10 @@ def _push(
 
 def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> Tensor:
     """Return ``v'F`` as a function of the parameters, everything else held constant."""
-    functions = node.functions
-    w_z, w_nu, w_lam, w_zeta = weights
-    total = (w_z * functions.slope(node.z, node.nu, node.lam, parameters)).sum()
-    if functions.problem.equality is not None:
-        total = total + (w_nu * functions.equality(node.z, parameters)).sum()
-    if functions.problem.inequality is not None:
-        total = total + (w_lam * functions.inequality(node.z, parameters)).sum()
+    *smooth, w_zeta = weights
+    w_z, w_nu, w_lam = smooth
+    total = node.functions.weighted(node.z, node.nu, node.lam, parameters, (w_z, w_nu, w_lam))
     return total + _bound_terms(node, w_zeta, parameters).sum()
-
-
-def _system(node: Node, parameters: Parameters) -> KKTSystem:
-    """Return the KKT system as a differentiable function of everything when a second derivative may be wanted."""
-    if not derivative_wanted():
-        return node.system
-    functions = node.functions
-    hessian = functions.hessian(node.z, node.nu, node.lam, parameters)
-    _, equality = jacobian(lambda t: functions.equality(t, parameters), node.z)
-    _, inequality = jacobian(lambda t: functions.inequality(t, parameters), node.z)
-    return KKTSystem.assemble(hessian, equality, inequality, node.system.active, node.system.factor)
 
 
 def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tuple[Tensor, ...]) -> None:
@@ -208,7 +194,7 @@ def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tu
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), layout.batch_shape))
     where = f" at batch index {index}" if index else ""
     if not bool(certificate.consistent[first]):
-        count = int(node.system.active.count[first]) + node.system.equality.shape[1]
+        count = int(certificate.active[first]) + node.nu.shape[-1]
         reason = (
             f"LICQ fails: of its {count} active constraints {int(certificate.redundant[first])} are redundant, and "
             "they do not stay redundant when the parameters move, so that the active set would change; remove one, or "

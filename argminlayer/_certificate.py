@@ -1,12 +1,14 @@
 """Judging a point: scaled KKT residuals, the active set with its margin, and the second-order check."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ._bound import BoundProblem
-from ._kkt import ActiveSet, KKTSystem
+from ._dense import DenseSystem
+from ._kkt import AbstractSystem, ActiveSet
 from ._measures import apply, finite, largest, length, smallest
 from ._multipliers import recover_multipliers
 from ._redundancy import stays_consistent
@@ -40,7 +42,7 @@ class KKTPoint:
     nu: Tensor
     lam: Tensor
     zeta: Tensor
-    system: KKTSystem
+    system: AbstractSystem
     step: tuple[Tensor, Tensor, Tensor]
     certificate: Certificate
 
@@ -97,10 +99,12 @@ def measure(
         _Group(above, -push),
     )
     system = _assemble(groups, finite(hessian), finite(A), finite(G), accuracy)
-    lam = lam * system.active.scatter(torch.ones_like(system.active.used, dtype=lam.dtype), lam.shape[-1])
+    lam = torch.where(system.active.inequality, lam, 0.0)
     slope = descent + apply(A.mT, nu) + apply(G.mT, lam)
     step = _newton_step(bound, system, z, slope, h, g)
-    certificate = _certificate(bound, system, groups, (slope / force, h, extent), z, step[0], accuracy)
+    certificate = _certificate(
+        bound, system, groups, (slope / force, h / length(finite(A)), extent), z, step[0], accuracy
+    )
     zeta = torch.where(system.active.fixed, slope, 0.0)
     return KKTPoint(z, nu, lam, zeta, system, step, certificate)
 
@@ -126,30 +130,36 @@ def _multipliers(
     return torch.where(huge[:, None], found[0], nu), torch.where(huge[:, None], found[1], lam)
 
 
-def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor, accuracy: float) -> KKTSystem:
+def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor, accuracy: float) -> AbstractSystem:
     """Build the KKT system; where weakly active constraints make it singular, leave them out instead."""
     masks = [group.active(accuracy) for group in groups]
-    system = KKTSystem.assemble(hessian, A, G, ActiveSet.of(*masks))
+    system = DenseSystem.of(hessian, A, G, _active_set(masks))
     weak = [group.weak(accuracy) for group in groups]
     drop = torch.stack([w.any(-1) for w in weak]).any(0) & (system.freedom + system.redundant > 0)
     if not bool(drop.any()):
         return system
     masks = [mask & ~(w & drop[:, None]) for mask, w in zip(masks, weak, strict=True)]
-    return KKTSystem.assemble(hessian, A, G, ActiveSet.of(*masks))
+    return DenseSystem.of(hessian, A, G, _active_set(masks))
+
+
+def _active_set(masks: Sequence[Tensor]) -> ActiveSet:
+    inequality, lower, upper = masks
+    return ActiveSet(inequality, lower, upper & ~lower)
 
 
 def _newton_step(
-    bound: BoundProblem, system: KKTSystem, z: Tensor, slope: Tensor, h: Tensor, g: Tensor
+    bound: BoundProblem, system: AbstractSystem, z: Tensor, slope: Tensor, h: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     active = system.active
     held = torch.where(active.fixed, active.bound(bound.lower, bound.upper) - z, 0.0)
-    dz, dnu, dlam, _ = system.solve(finite(-slope), finite(-h), finite(-active.gather(g)), finite(held))
-    return dz, dnu, active.scatter(dlam, g.shape[-1])
+    right = (finite(part)[..., None] for part in (-slope, -h, -g, held))
+    dz, dnu, dlam, _ = system.solve(tuple(right))  # type: ignore[arg-type]
+    return dz[..., 0], dnu[..., 0], dlam[..., 0]
 
 
 def _certificate(
     bound: BoundProblem,
-    system: KKTSystem,
+    system: AbstractSystem,
     groups: tuple[_Group, ...],
     conditions: tuple[Tensor, Tensor, Tensor],
     z: Tensor,
@@ -158,8 +168,7 @@ def _certificate(
 ) -> Certificate:
     slope, h, extent = conditions
     active, either = system.active, bound.lower == bound.upper
-    rows = active.scatter(active.used.to(slope.dtype), bound.inequalities) > 0
-    masks = (rows, active.at_lower, active.at_upper)
+    masks = (active.inequality, active.at_lower, active.at_upper)
     freedom, consistent = system.freedom, stays_consistent(bound, z, system)
     wrong = [torch.where(mask, group.pull.clamp_max(0.0), 0.0) for mask, group in zip(masks, groups, strict=True)]
     wrong = [wrong[0], *(torch.where(either, 0.0, w) for w in wrong[1:])]
@@ -169,7 +178,7 @@ def _certificate(
     blur = error.clamp_min(accuracy)[:, None]
     return Certificate(
         stationarity=largest(torch.where(active.fixed, 0.0, slope)),
-        feasibility=largest(h / (length(system.equality) * extent), *(group.slack.clamp_max(0.0) for group in groups)),
+        feasibility=largest(h / extent, *(group.slack.clamp_max(0.0) for group in groups)),
         complementarity=largest(*both),
         dual_feasibility=largest(*wrong),
         error=error,
@@ -184,8 +193,8 @@ def _certificate(
     )
 
 
-def _kind(system: KKTSystem) -> Tensor:
-    extra = system.extra_negative
+def _kind(system: AbstractSystem) -> Tensor:
+    extra = system.negative
     kind = torch.where(system.freedom > 0, int(PointKind.DEGENERATE), int(PointKind.MINIMUM))
     kind = torch.where(extra > 0, int(PointKind.SADDLE), kind)
     return torch.where((extra > 0) & (extra >= system.tangent), int(PointKind.MAXIMUM), kind)

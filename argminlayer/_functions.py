@@ -23,6 +23,7 @@ class Functions:
     def __init__(self, problem: Problem, layout: Layout, mapped: bool = True):
         self.problem = problem
         self.layout = layout
+        self.mappable = mapped
         self.mapped = mapped and layout.batch > 1
 
     def batched(self, function: Callable[..., Tensor], z: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
@@ -145,6 +146,18 @@ class Functions:
     def hessian(self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Return the Hessian of the Lagrangian in ``z``, (batch, n, n)."""
         return jacobian(lambda t: self.slope(t, nu, lam, parameters), z)[1]
+
+    def weighted(
+        self, z: Tensor, nu: Tensor, lam: Tensor, parameters: Sequence[Tensor], weights: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
+        """Return ``w_z' grad L + w_nu' h + w_lambda' g`` summed over the batch."""
+        w_z, w_nu, w_lam = weights
+        total = (w_z * self.slope(z, nu, lam, parameters)).sum()
+        if self.problem.equality is not None:
+            total = total + (w_nu * self.equality(z, parameters)).sum()
+        if self.problem.inequality is not None:
+            total = total + (w_lam * self.inequality(z, parameters)).sum()
+        return total
 
     def start_one(self, start: Any, *parameters: Tensor) -> Tensor:
         """Return a start given as a function, of one instance, (n,)."""

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._adjoint import Adjoint
 from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
 from ._backward import AbstractBackward, Node, envelope_jvp, envelope_vjp, refuse
+from ._batching import unfold, widen, widen_parameters
 from ._errors import NotDifferentiable
 from ._functions import Functions
 from ._isolate import Isolation
-from ._kkt import KKTSystem
+from ._kkt import AbstractSystem
 from ._layout import Layout
 from ._problem import Problem
 from ._solution import Certificate
@@ -37,7 +39,9 @@ class Outcome:
         iterate: (batch, n), failed instances included.
         iterations: (batch,).
         certificate: the certificate.
-        system: the KKT system at the anchor.
+        at_lower: variables held at their lower bound, (batch, n).
+        at_upper: variables held at their upper bound, (batch, n).
+        index: which of the KKT systems in the record belongs to each instance, (batch,).
     """
 
     z: Tensor
@@ -52,7 +56,9 @@ class Outcome:
     iterate: Tensor
     iterations: Tensor
     certificate: Certificate
-    system: KKTSystem
+    at_lower: Tensor
+    at_upper: Tensor
+    index: Tensor
 
 
 PRIMAL_DUAL = 4
@@ -70,6 +76,8 @@ class Record:
         solver: who solved.
         messages: the solver's own words, one for each instance of the flattened batch.
         seconds: wall time.
+        system: the KKT systems at the anchors. They are no tensors that transforms could wrap: what is wrapped is the
+            outcome's ``index``, which says where each instance finds its own.
     """
 
     mapped: bool = True
@@ -78,6 +86,7 @@ class Record:
     solver: str = ""
     messages: tuple[str, ...] = ()
     seconds: float = 0.0
+    system: AbstractSystem | None = None
 
 
 @dataclass(frozen=True)
@@ -168,22 +177,11 @@ class _Implicit(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], task: Task, *tensors: Tensor) -> tuple[Any, Any]:
         size, dims = info.batch_size, in_dims[1:]
         layout = task.layout
-        given = [_widen(t, d, size) for t, d in zip(tensors[: task.given], dims[: task.given], strict=True)]
-        pairs = zip(tensors[task.given :], dims[task.given :], layout.shared, strict=True)
-        prepared = [t if s and d is None else _widen(t, d, size, layout.batch if s else None) for t, d, s in pairs]
-        shared = tuple(s and d is None for s, d in zip(layout.shared, dims[task.given :], strict=True))
-        wide = replace(layout, batch_shape=torch.Size((size, *layout.batch_shape)), shared=shared)
+        given = [widen(t, d, size) for t, d in zip(tensors[: task.given], dims[: task.given], strict=True)]
+        wide, prepared = widen_parameters(layout, tensors[task.given :], dims[task.given :], size)
         outputs = _Implicit.apply(replace(task, layout=wide), *given, *prepared)  # type: ignore[no-untyped-call]
-        folded = tuple(t.reshape(size, layout.batch, *t.shape[1:]) for t in outputs)
+        folded = tuple(unfold(t, size, layout.batch) for t in outputs)
         return folded, (0,) * len(folded)
-
-
-def _widen(tensor: Tensor, dim: int | None, size: int, repeat: int | None = None) -> Tensor:
-    """Return a tensor with the mapped dimension folded into its leading batch, repeated ``repeat`` times if shared."""
-    moved = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    if repeat is not None:
-        moved = moved[:, None].expand(size, repeat, *moved.shape[1:])
-    return moved.reshape(moved.shape[0] * moved.shape[1], *moved.shape[2:])
 
 
 def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
@@ -198,7 +196,10 @@ def _node(task: Task, outcome: Outcome) -> Node:
     z = z + (torch.where(accepted, outcome.anchor, 0.5) - z).detach()
     if not derivative_wanted():
         z, nu, lam, zeta = z.detach(), nu.detach(), lam.detach(), zeta.detach()
-    return Node(Functions(task.problem, task.layout, task.record.mapped), z, nu, lam, zeta, outcome.system)
+    functions = Functions(task.problem, task.layout, task.record.mapped)
+    assert task.record.system is not None
+    adjoint = Adjoint(functions, task.record.system, outcome.index)
+    return Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoint)
 
 
 def _pull(

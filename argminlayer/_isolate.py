@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ._backward import Node
-from ._trees import build, tensors_of
 
 T = TypeVar("T")
 
@@ -32,9 +31,9 @@ class Isolation:
     def node(self, node: Node) -> Node:
         """Return the node with sound instances in the places of the others."""
         index = self.stand_in
-        system = build(type(node.system), (t[index] for t in tensors_of(node.system)))
-        moved = {name: getattr(node, name)[index] for name in ("z", "nu", "lam", "zeta")}
-        return replace(node, system=system, **moved)
+        names = ("z", "nu", "lam", "zeta", "at_lower", "at_upper")
+        adjoint = replace(node.adjoint, index=node.adjoint.index[index])
+        return replace(node, adjoint=adjoint, **{name: getattr(node, name)[index] for name in names})
 
     def parameters(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the parameters with those of sound instances in the places of the others."""

@@ -1,12 +1,9 @@
-"""Symmetric indefinite linear systems, batched: factorise once, solve often, differentiate, and know the inertia."""
+"""Symmetric indefinite linear systems, batched: factorise once, solve often, and know the inertia."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-
-from ._trees import build, count_tensors, tensors_of
 
 SINGULAR = 1e-11
 """An equilibrated matrix whose smallest singular value is estimated below this is called singular."""
@@ -129,66 +126,6 @@ def _probes(size: int, like: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(index), torch.cos(1.618 * index), torch.sin(2.718 * index + 1.0)], dim=-1)
 
 
-class _SymmetricSolve(torch.autograd.Function):
-    """``x = K^{-1} b`` for symmetric ``K`` with a factor at hand.
-
-    ``b_bar = K^{-1} x_bar``, ``K_bar = -b_bar x'``, and ``x_dot = K^{-1} (b_dot - K_dot x)``. Where K is singular these
-    hold for systems that stay consistent, with K of constant rank.
-    """
-
-    @staticmethod
-    def forward(*inputs: Tensor) -> Tensor:
-        return build(SymmetricFactor, inputs[:_PARTS]).solve(inputs[_PARTS + 1])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[: _PARTS + 1], output)
-        ctx.save_for_forward(*inputs[: _PARTS + 1], output)
-
-    @staticmethod
-    def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        *held, x = ctx.saved_tensors
-        b_bar = _apply_solve(*held, x_bar)
-        return (*(None,) * _PARTS, -b_bar @ x.mT if ctx.needs_input_grad[_PARTS] else None, b_bar)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        *held, x = ctx.saved_tensors
-        matrix_dot, rhs_dot = tangents[_PARTS:]
-        moved = torch.zeros_like(x) if rhs_dot is None else rhs_dot
-        if matrix_dot is not None:
-            moved = moved - matrix_dot @ x
-        return _apply_solve(*held, moved)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        dim, rhs = in_dims[-1], inputs[-1]
-        if dim is not None and all(other is None for other in in_dims[:-1]):
-            columns = rhs.movedim(dim, -1)
-            flat = _apply_solve(*inputs[:-1], columns.flatten(-2))
-            return flat.reshape(columns.shape), columns.ndim - 1
-        moved = [
-            tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
-            for tensor, dim in zip(inputs, in_dims, strict=True)
-        ]
-        flat = _apply_solve(*(tensor.flatten(0, 1) for tensor in moved))
-        return flat.reshape(moved[-1].shape), 0
-
-
-_PARTS = count_tensors(SymmetricFactor)
-
-
-def _apply_solve(*inputs: Tensor) -> Tensor:
-    solved: Tensor = _SymmetricSolve.apply(*inputs)  # type: ignore[no-untyped-call]
-    return solved
-
-
-def symmetric_solve(factor: SymmetricFactor, matrix: Tensor, rhs: Tensor) -> Tensor:
-    """Return ``matrix^{-1} rhs`` through its factor, differentiable any number of times in both.
-
-    Args:
-        factor: the factor of ``matrix``.
-        matrix: symmetric, (batch, N, N).
-        rhs: (batch, N).
-    """
-    return _apply_solve(*tensors_of(factor), matrix, rhs[..., None])[..., 0]
+def select_factor(factor: SymmetricFactor, index: Tensor) -> SymmetricFactor:
+    """Return the factors of the matrices in ``index``."""
+    return SymmetricFactor(*(getattr(factor, field.name)[index] for field in fields(factor)))

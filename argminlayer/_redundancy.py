@@ -5,12 +5,12 @@ from torch import Tensor
 
 from ._autodiff import gradient
 from ._bound import BoundProblem
-from ._kkt import KKTSystem
+from ._kkt import AbstractSystem, ActiveSet
 from ._layout import fill_floats, floats_of
-from ._measures import apply, largest
+from ._measures import largest
 
 
-def stays_consistent(bound: BoundProblem, z: Tensor, system: KKTSystem) -> Tensor:
+def stays_consistent(bound: BoundProblem, z: Tensor, system: AbstractSystem) -> Tensor:
     """Return where redundant active constraints stay redundant as the parameters move, (batch,).
 
     A combination c of active constraints whose gradients in u cancel must not change with the parameters either,
@@ -21,27 +21,31 @@ def stays_consistent(bound: BoundProblem, z: Tensor, system: KKTSystem) -> Tenso
     moving = floats_of(bound.parameters)
     if not moving or not bool(redundant.any()):
         return torch.ones_like(redundant)
-    kernel = system.factor.kernel * redundant[:, None, None]
+    _, nus, lams, _ = (part * redundant[:, None, None] for part in system.kernel)
     worst = torch.zeros_like(z[:, 0])
-    for combination in kernel.unbind(-1):
-        change, size = (_pull(bound, z, system, c, moving) for c in (combination, combination.abs()))
+    for nu, lam in zip(nus.unbind(-1), lams.unbind(-1), strict=True):
+        change, size = (_pull(bound, z, system.active, w, moving) for w in ((nu, lam), (nu.abs(), lam.abs())))
         worst = torch.maximum(worst, torch.where(change > 1e-7 * size, change / size.clamp_min(1e-300), 0.0))
     return ~redundant | (worst == 0)
 
 
-def _pull(bound: BoundProblem, z: Tensor, system: KKTSystem, combination: Tensor, moving: tuple[Tensor, ...]) -> Tensor:
+def _pull(
+    bound: BoundProblem, z: Tensor, active: ActiveSet, weights: tuple[Tensor, Tensor], moving: tuple[Tensor, ...]
+) -> Tensor:
     """Return the size of the derivative in the parameters of a combination of active constraints, (batch,)."""
-    n, p, active = bound.size, bound.equalities, system.active
-    nu, rows = combination[:, n : n + p], combination[:, n + p :]
-    lam = active.scatter(rows, bound.inequalities)
-    normal = apply(system.equality.mT, nu) + apply(system.inequality.mT, rows)
+    nu, lam = weights
+
+    def weighted(t: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        functions = bound.functions
+        return (nu * functions.equality(t, parameters)).sum() + (lam * functions.inequality(t, parameters)).sum()
+
+    (normal,) = gradient(lambda t: weighted(t, bound.parameters), z)
     zeta = torch.where(active.fixed, normal, 0.0)
 
     def combined(*floats: Tensor) -> Tensor:
         parameters, functions = fill_floats(bound.parameters, floats), bound.functions
         held = active.bound(functions.bound("lower", parameters), functions.bound("upper", parameters))
-        total = (nu * functions.equality(z, parameters)).sum() + (lam * functions.inequality(z, parameters)).sum()
-        return total - (zeta * held).sum()
+        return weighted(z, parameters) - (zeta * held).sum()
 
     shared = (s for q, s in zip(bound.parameters, bound.layout.shared, strict=True) if q.is_floating_point())
     sizes = [

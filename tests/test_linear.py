@@ -1,4 +1,4 @@
-"""Symmetric indefinite systems: solutions, inertia, how near to singular, and derivatives of every order."""
+"""Symmetric indefinite systems: solutions, inertia, and how near to singular."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import textwrap
 import pytest
 import torch
 
-from argminlayer._linear import SINGULAR, SymmetricFactor, symmetric_solve
+from argminlayer._linear import SINGULAR, SymmetricFactor
 
 DOUBLE = torch.float64
 SIZES = [1, 2, 3, 5, 12, 40]
@@ -155,57 +155,6 @@ def test_a_regular_matrix_has_no_kernel():
 
 def test_the_threshold_of_singularity_is_far_above_rounding_and_far_below_any_real_problem():
     assert 1e-14 < SINGULAR < 1e-9
-
-
-def test_many_right_hand_sides_are_mapped_over_one_factor():
-    matrix, many = symmetric(3, 4), right_hand_side(7, 3, 4)
-    factor = factor_of(matrix)
-    mapped = torch.vmap(lambda rhs: symmetric_solve(factor, matrix, rhs))(many)
-    each = torch.stack([symmetric_solve(factor, matrix, rhs) for rhs in many])
-    torch.testing.assert_close(mapped, each)
-
-
-def test_mapping_over_a_later_dimension_and_twice_gives_the_same_solutions():
-    matrix, many = symmetric(3, 4), right_hand_side(2, 5, 3, 4)
-    factor = factor_of(matrix)
-    solve = torch.vmap(torch.vmap(lambda rhs: symmetric_solve(factor, matrix, rhs)), in_dims=1, out_dims=1)
-    expected = torch.linalg.solve(matrix, many[..., None])[..., 0]
-    torch.testing.assert_close(solve(many), expected, rtol=1e-8, atol=1e-9)
-
-
-def test_a_jacobian_is_taken_by_forward_and_by_reverse_mode():
-    matrix, rhs = symmetric(1, 4), right_hand_side(1, 4)
-    factor = factor_of(matrix)
-    inverse = torch.linalg.inv(matrix[0])
-    for jacobian in (torch.func.jacrev, torch.func.jacfwd):
-        found = jacobian(lambda b: symmetric_solve(factor, matrix, b))(rhs)[0, :, 0, :]
-        torch.testing.assert_close(found, inverse, rtol=1e-8, atol=1e-9)
-
-
-def solve_from_scratch(half, rhs):
-    """Solve with the symmetric part of a matrix, factorised anew for every matrix that differences try."""
-    matrix = half + half.mT
-    return symmetric_solve(factor_of(matrix.detach()), matrix, rhs)
-
-
-@pytest.mark.parametrize("size", [1, 3, 4])
-def test_first_derivatives_in_matrix_and_right_hand_side_agree_with_differences(size):
-    half, rhs = symmetric(2, size).requires_grad_(), right_hand_side(2, size).requires_grad_()
-    assert torch.autograd.gradcheck(solve_from_scratch, (half, rhs))
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_second_derivatives_in_matrix_and_right_hand_side_agree_with_differences(size):
-    half, rhs = symmetric(2, size).requires_grad_(), right_hand_side(2, size).requires_grad_()
-    assert torch.autograd.gradgradcheck(solve_from_scratch, (half, rhs))
-
-
-def test_inputs_are_left_untouched():
-    matrix, rhs = symmetric(2, 4), right_hand_side(2, 4)
-    before = matrix.clone(), rhs.clone()
-    symmetric_solve(factor_of(matrix), matrix, rhs)
-    assert torch.equal(matrix, before[0])
-    assert torch.equal(rhs, before[1])
 
 
 def test_large_batched_systems_do_not_hang_with_several_threads():
