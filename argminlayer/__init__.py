@@ -18,6 +18,7 @@ from ._errors import (
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
 from ._layer import ArgminLayer, set_solver
 from ._problem import Problem, Structure, fixed_point, least_squares
+from ._proximal import proximal
 from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
@@ -67,6 +68,7 @@ __all__ = [
     "fixed_point",
     "hookimpl",
     "least_squares",
+    "proximal",
     "set_solver",
     "solve",
     "solve_each",

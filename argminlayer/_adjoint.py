@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._autodiff import derivative_wanted, gradient
+from ._autodiff import derivative_wanted, gradient, without_finished_levels
 from ._batching import unfold, widen, widen_parameters
 from ._functions import Functions
 from ._kkt import AbstractSystem, Vector
@@ -148,7 +148,7 @@ def _solve(
 
 
 def _split(ctx: Any) -> tuple[Adjoint, Tensor, Point, tuple[Tensor, ...], Vector]:
-    index, z, nu, lam, *rest = ctx.saved_tensors
+    index, z, nu, lam, *rest = map(without_finished_levels, ctx.saved_tensors)
     u, a, b, c = rest[-4:]
     return ctx.adjoint, index, (z, nu, lam), tuple(rest[:-4]), (u, a, b, c)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._autodiff import entry
-from ._backward import KKT, AbstractBackward
+from ._backward import KKT, AbstractBackward, Linearization
 from ._bound import BoundProblem, arrange, bind_prepared
 from ._certificate import judge, measure
 from ._direct import direct_solver
@@ -218,7 +218,7 @@ def _runner(
 
     Args:
         find: ``(bound problem, given tensors) ->`` what was found, and the value (batch, n) to return.
-        backward: says which instances it differentiates.
+        backward: linearises what was found.
         throw: raise on parameters that are not finite.
         good: statuses of instances that have a solution.
     """
@@ -231,7 +231,8 @@ def _runner(
         finite, message = non_finite(bound)
         if throw and message is not None:
             raise ProblemError(message)
-        found, z = find(substitute(bound, finite), given)
+        bound = substitute(bound, finite)
+        found, z = find(bound, given)
         status = torch.where(finite, found.status, int(Status.NOT_FINITE))
         accepted = torch.isin(status, torch.tensor(good, device=status.device))
         shape, certificate = layout.batch_shape, found.point.certificate
@@ -240,14 +241,14 @@ def _runner(
             accepted.reshape(shape), status.reshape(shape), certificate.reshape(shape), found.solver, found.messages
         )
         record.seconds = time.perf_counter() - began
-        record.system = found.point.system
-        differentiable = accepted & backward.accepts(problem, certificate)
-        return _outcome(replace(found, status=status), z, accepted, differentiable)
+        linear = backward.linearize(bound, found.point)
+        record.systems = linear.systems
+        return _outcome(replace(found, status=status), z, accepted, linear)
 
     return run
 
 
-def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) -> Outcome:
+def _outcome(found: Found, z: Tensor, accepted: Tensor, linear: Linearization) -> Outcome:
     point = found.point
     known = [torch.where(accepted[:, None], t, torch.nan) for t in (z, point.nu, point.lam, point.zeta)]
     return Outcome(
@@ -255,16 +256,16 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor, differentiable: Tensor) 
         nu=known[1],
         lam=known[2],
         zeta=known[3],
-        anchor=point.z,
+        anchor=linear.anchor,
         accepted=accepted,
-        differentiable=differentiable,
+        differentiable=accepted & linear.differentiable,
         status=found.status,
         objective=torch.where(accepted, found.objective, torch.nan),
         iterate=z.clone(),
         iterations=found.iterations,
-        certificate=point.certificate,
-        at_lower=point.system.active.at_lower,
-        at_upper=point.system.active.at_upper,
+        certificate=linear.certificate,
+        at_lower=torch.stack([system.active.at_lower for system in linear.systems]).any(0),
+        at_upper=torch.stack([system.active.at_upper for system in linear.systems]).any(0),
         index=torch.arange(len(z), device=z.device),
     )
 

@@ -87,6 +87,15 @@ def nested_forward_mode() -> bool:
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1
 
 
+def without_finished_levels(tensor: Tensor) -> Tensor:
+    """Return a tensor without the wrappers of transforms that have ended, which say of it what no longer holds.
+
+    The function that ``torch.func.vjp`` returns is called when its transform has ended.
+    """
+    plain: Tensor = torch._C._functorch.unwrap_if_dead(tensor)
+    return plain
+
+
 def _rows(values: Tensor, z: Tensor, create_graph: bool) -> Tensor:
     batch, count = values.shape
     if count == 0 or batch == 0 or not values.requires_grad:

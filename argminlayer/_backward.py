@@ -10,10 +10,14 @@ from torch import Tensor
 
 from ._adjoint import Adjoint
 from ._autodiff import gradient
+from ._bound import BoundProblem
+from ._branches import branches
+from ._certificate import KKTPoint
 from ._errors import NotDifferentiable
 from ._functions import Functions
+from ._kkt import AbstractSystem
 from ._layout import fill_floats, floats_of
-from ._problem import Problem
+from ._proximal import Proximal
 from ._solution import Certificate
 
 Parameters = tuple[Tensor, ...]
@@ -25,13 +29,13 @@ class Node:
 
     Attributes:
         functions: the problem's functions and layout.
-        z: the solution, (batch, n), as a differentiable function of the parameters when grad is enabled.
+        z: where derivatives are taken, (batch, n), as a differentiable function of the parameters when grad is enabled.
         nu: multipliers of the equalities, (batch, p), likewise.
         lam: multipliers of the inequalities, (batch, q), likewise.
         zeta: ``z_lo - z_up``, (batch, n), likewise.
         at_lower: which variables are held at their lower bound, (batch, n).
         at_upper: which variables are held at their upper bound, (batch, n).
-        adjoint: the KKT systems at the solution.
+        adjoints: the KKT systems there, of which the derivative is the mean.
     """
 
     functions: Functions
@@ -41,11 +45,39 @@ class Node:
     zeta: Tensor
     at_lower: Tensor
     at_upper: Tensor
-    adjoint: Adjoint
+    adjoints: tuple[Adjoint, ...]
 
     def solve(self, parameters: Parameters, right: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Solve the KKT system; see :meth:`Adjoint.solve`."""
-        return self.adjoint.solve((self.z, self.nu, self.lam), parameters, right)
+        """Return the mean of the solutions of the KKT systems; see :meth:`Adjoint.solve`."""
+        each = [adjoint.solve((self.z, self.nu, self.lam), parameters, right) for adjoint in self.adjoints]
+        return each[0] if len(each) == 1 else tuple(torch.stack(parts).mean(0) for parts in zip(*each, strict=True))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where derivatives are taken: variables and multipliers, named as in :class:`Node`."""
+
+    z: Tensor
+    nu: Tensor
+    lam: Tensor
+    zeta: Tensor
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """What a rule computes once at a solved batch.
+
+    Attributes:
+        anchor: where derivatives are taken; it moves with the parameters as the rule says that the solution does.
+        systems: the KKT systems there, of which the derivative is the mean.
+        differentiable: which of the solved instances the rule differentiates, (batch,).
+        certificate: that of the point, with what the rule did.
+    """
+
+    anchor: Anchor
+    systems: tuple[AbstractSystem, ...]
+    differentiable: Tensor
+    certificate: Certificate
 
 
 class AbstractBackward(abc.ABC):
@@ -55,8 +87,8 @@ class AbstractBackward(abc.ABC):
     """
 
     @abc.abstractmethod
-    def accepts(self, problem: Problem, certificate: Certificate) -> Tensor:
-        """Return which instances the rule differentiates, (batch,), of those that are solved."""
+    def linearize(self, bound: BoundProblem, point: KKTPoint) -> Linearization:
+        """Return what the derivative needs, given the refined points of a batch, solved or not."""
 
     @abc.abstractmethod
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
@@ -77,7 +109,11 @@ class KKT(AbstractBackward):
 
     so that in reverse mode all parameters together cost one solve with the KKT matrix and one vector-Jacobian
     product; the Jacobian of the solution is never formed. Only K must be regular, not the Hessian of the Lagrangian.
-    Weakly active constraints count as active, which makes the derivative one-sided; the certificate reports them.
+
+    At a weakly active constraint (slack and multiplier both zero) the solution has a kink, and ``degenerate`` chooses
+    the constraints that enter K: with it, without it, or the mean of both derivatives. Each is an element of the
+    generalized Jacobian, entrywise between the derivatives from the two sides. Where the system of the choice is
+    singular the other one is taken. The certificate counts such constraints and reports the margin.
 
     A singular K is solved by its generalized inverse. Redundant constraints that stay redundant do no harm: the result
     is that of the problem without them, and the multipliers are those of least norm. Where the solution is not
@@ -85,22 +121,31 @@ class KKT(AbstractBackward):
     surface by the least movement.
 
     Attributes:
-        singular: ``"raise"``, or ``"minimum-norm"``: the derivative of least norm (Gould et al. 2021, eq. 38).
+        singular: ``"raise"``; ``"minimum-norm"``: the derivative of least norm (Gould et al. 2021, eq. 38); or
+            ``al.proximal(delta)``: K with ``H + delta I`` in these instances, reported in ``certificate.regularised``.
+        degenerate: ``"active"``, ``"inactive"`` or ``"average"``.
 
     Reference: Gould, Hartley and Campbell, *Deep Declarative Networks*, propositions 4.5 and 4.6, sec. 4.7 and 6.
     """
 
-    singular: Literal["raise", "minimum-norm"] = "raise"
+    singular: Literal["raise", "minimum-norm"] | Proximal = "raise"
+    degenerate: Literal["active", "inactive", "average"] = "active"
 
     def __post_init__(self) -> None:
         """Refuse unknown policies."""
-        if self.singular not in ("raise", "minimum-norm"):
-            raise ValueError(f"singular must be 'raise' or 'minimum-norm', not {self.singular!r}")
+        if self.singular not in ("raise", "minimum-norm") and not isinstance(self.singular, Proximal):
+            raise ValueError(f"singular must be 'raise', 'minimum-norm' or al.proximal(delta), not {self.singular!r}")
+        if self.degenerate not in ("active", "inactive", "average"):
+            raise ValueError(f"degenerate must be 'active', 'inactive' or 'average', not {self.degenerate!r}")
 
-    def accepts(self, problem: Problem, certificate: Certificate) -> Tensor:
-        """Return which instances have a derivative under the policy."""
-        follow = self.singular == "minimum-norm" or problem.objective is None
-        return certificate.consistent if follow else certificate.regular
+    def linearize(self, bound: BoundProblem, point: KKTPoint) -> Linearization:
+        """Return the systems of the policies, and which instances have a derivative under them."""
+        shift = self.singular.shift if isinstance(self.singular, Proximal) else None
+        systems, certificate = branches(bound, point, self.degenerate, shift)
+        follow = self.singular == "minimum-norm" or bound.problem.objective is None
+        isolated = (certificate.freedom == 0) | (certificate.regularised > 0) | follow
+        anchor = Anchor(point.z, point.nu, point.lam, point.zeta)
+        return Linearization(anchor, systems, certificate.consistent & isolated, certificate)
 
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
@@ -205,7 +250,8 @@ def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tu
             f"the solution is not isolated: it may move in {int(certificate.freedom[first])} independent directions "
             "(the Hessian of the Lagrangian is singular on the tangent space of the active constraints); add a "
             "regulariser to the objective, or constraints that single out one solution, or take the derivative of "
-            'least norm with `backward=al.KKT(singular="minimum-norm")`'
+            'least norm with `backward=al.KKT(singular="minimum-norm")`, or that of a regularised problem with '
+            "`backward=al.KKT(singular=al.proximal(1e-6))`"
         )
     raise NotDifferentiable(
         f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "

@@ -35,6 +35,7 @@ class KKTPoint:
         zeta: ``z_lo - z_up``, zero where no bound is active, (batch, n).
         system: the KKT system of the active constraints.
         step: Newton step of (z, nu, lam) on the KKT conditions.
+        weak: weakly active inequalities (batch, q), lower bounds (batch, n) and upper bounds (batch, n).
         certificate: the residuals.
     """
 
@@ -44,6 +45,7 @@ class KKTPoint:
     zeta: Tensor
     system: AbstractSystem
     step: tuple[Tensor, Tensor, Tensor]
+    weak: tuple[Tensor, ...]
     certificate: Certificate
 
     @property
@@ -93,20 +95,23 @@ def measure(
     hessian = bound.hessian(z, nu, lam)
     force = _force(bound, z, descent, hessian, extent)
     push = (descent + apply(A.mT, nu) + apply(G.mT, lam)) / force
+    # between equal bounds a variable is held whatever the force on it
+    held = bound.lower == bound.upper
     groups = (
         _Group(slack, lam * torch.linalg.vector_norm(G, dim=-1) / force),
-        _Group(below, push),
-        _Group(above, -push),
+        _Group(below, torch.where(held, torch.inf, push)),
+        _Group(above, torch.where(held, torch.inf, -push)),
     )
     system = _assemble(groups, finite(hessian), finite(A), finite(G), accuracy)
     lam = torch.where(system.active.inequality, lam, 0.0)
     slope = descent + apply(A.mT, nu) + apply(G.mT, lam)
     step = _newton_step(bound, system, z, slope, h, g)
-    certificate = _certificate(
-        bound, system, groups, (slope / force, h / length(finite(A)), extent), z, step[0], accuracy
-    )
+    error = torch.nan_to_num(largest(step[0] / extent), nan=torch.inf)
+    weak = tuple(group.weak(error.clamp_min(accuracy)[:, None]) for group in groups)
+    conditions = (slope / force, h / length(finite(A)), extent)
+    certificate = _certificate(bound, system, groups, conditions, z, error, weak)
     zeta = torch.where(system.active.fixed, slope, 0.0)
-    return KKTPoint(z, nu, lam, zeta, system, step, certificate)
+    return KKTPoint(z, nu, lam, zeta, system, step, weak, certificate)
 
 
 def _multipliers(
@@ -142,6 +147,24 @@ def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor,
     return DenseSystem.of(hessian, A, G, _active_set(masks))
 
 
+def system_at(
+    bound: BoundProblem, point: KKTPoint, masks: Sequence[Tensor] | None = None, shift: Tensor | None = None
+) -> AbstractSystem:
+    """Return the KKT system of a point with another active set, or with ``shift`` (batch,) on the Hessian's diagonal.
+
+    Args:
+        bound: the problem.
+        point: the point.
+        masks: active inequalities (batch, q), lower and upper bounds (batch, n); those of the point by default.
+        shift: what to add.
+    """
+    hessian = finite(bound.hessian(point.z, point.nu, point.lam))
+    if shift is not None:
+        hessian = hessian + torch.diag_embed(shift[:, None].expand(point.z.shape))
+    A, G = (finite(oracle(point.z)[1]) for oracle in (bound.equality, bound.inequality))
+    return DenseSystem.of(hessian, A, G, point.system.active if masks is None else _active_set(masks))
+
+
 def _active_set(masks: Sequence[Tensor]) -> ActiveSet:
     inequality, lower, upper = masks
     return ActiveSet(inequality, lower, upper & ~lower)
@@ -163,19 +186,16 @@ def _certificate(
     groups: tuple[_Group, ...],
     conditions: tuple[Tensor, Tensor, Tensor],
     z: Tensor,
-    dz: Tensor,
-    accuracy: float,
+    error: Tensor,
+    weak: tuple[Tensor, ...],
 ) -> Certificate:
     slope, h, extent = conditions
-    active, either = system.active, bound.lower == bound.upper
+    active = system.active
     masks = (active.inequality, active.at_lower, active.at_upper)
     freedom, consistent = system.freedom, stays_consistent(bound, z, system)
     wrong = [torch.where(mask, group.pull.clamp_max(0.0), 0.0) for mask, group in zip(masks, groups, strict=True)]
-    wrong = [wrong[0], *(torch.where(either, 0.0, w) for w in wrong[1:])]
     both = [torch.minimum(group.slack.abs(), group.pull.abs()) for group in groups]
     both = [torch.where(mask, b, 0.0) for mask, b in zip(masks, both, strict=True)]
-    error = torch.nan_to_num(largest(dz / extent), nan=torch.inf)
-    blur = error.clamp_min(accuracy)[:, None]
     return Certificate(
         stationarity=largest(torch.where(active.fixed, 0.0, slope)),
         feasibility=largest(h / extent, *(group.slack.clamp_max(0.0) for group in groups)),
@@ -184,12 +204,13 @@ def _certificate(
         error=error,
         margin=smallest(*(torch.maximum(group.slack, group.pull) for group in groups)),
         active=active.count,
-        weakly_active=torch.stack([group.weak(blur).sum(-1) for group in groups]).sum(0),
+        weakly_active=torch.stack([mask.sum(-1) for mask in weak]).sum(0),
         kind=_kind(system),
         redundant=system.redundant,
         freedom=freedom,
         consistent=consistent,
         regular=consistent & (freedom == 0),
+        regularised=torch.zeros_like(error),
     )
 
 

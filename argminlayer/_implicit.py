@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ._adjoint import Adjoint
-from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
-from ._backward import AbstractBackward, Node, envelope_jvp, envelope_vjp, refuse
+from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode, without_finished_levels
+from ._backward import AbstractBackward, Anchor, Node, envelope_jvp, envelope_vjp, refuse
 from ._batching import unfold, widen, widen_parameters
 from ._errors import NotDifferentiable
 from ._functions import Functions
@@ -31,16 +31,16 @@ class Outcome:
         lam: multipliers of the inequalities, (batch, q).
         zeta: ``z_lo - z_up``, (batch, n).
         objective: in the sense of a minimisation, (batch,).
-        anchor: where derivatives are taken, (batch, n): the refined point, which a value given by the caller may miss
-            by its own error.
+        anchor: where derivatives are taken: for the exact rule the refined point, which a value given by the caller
+            may miss by its own error.
         accepted: instances that have a solution, (batch,).
         differentiable: accepted instances that the backward rule differentiates, (batch,).
         status: (batch,).
         iterate: (batch, n), failed instances included.
         iterations: (batch,).
         certificate: the certificate.
-        at_lower: variables held at their lower bound, (batch, n).
-        at_upper: variables held at their upper bound, (batch, n).
+        at_lower: variables held at their lower bound in any of the systems, (batch, n).
+        at_upper: variables held at their upper bound in any of them, (batch, n).
         index: which of the KKT systems in the record belongs to each instance, (batch,).
     """
 
@@ -49,7 +49,7 @@ class Outcome:
     lam: Tensor
     zeta: Tensor
     objective: Tensor
-    anchor: Tensor
+    anchor: Anchor
     accepted: Tensor
     differentiable: Tensor
     status: Tensor
@@ -76,8 +76,8 @@ class Record:
         solver: who solved.
         messages: the solver's own words, one for each instance of the flattened batch.
         seconds: wall time.
-        system: the KKT systems at the anchors. They are no tensors that transforms could wrap: what is wrapped is the
-            outcome's ``index``, which says where each instance finds its own.
+        systems: the KKT systems of the rule at the anchors. They are no tensors that transforms could wrap: what is
+            wrapped is the outcome's ``index``, which says where each instance finds its own.
     """
 
     mapped: bool = True
@@ -86,7 +86,7 @@ class Record:
     solver: str = ""
     messages: tuple[str, ...] = ()
     seconds: float = 0.0
-    system: AbstractSystem | None = None
+    systems: tuple[AbstractSystem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,21 +185,25 @@ class _Implicit(torch.autograd.Function):
 
 
 def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
-    saved = ctx.saved_tensors
+    saved = tuple(map(without_finished_levels, ctx.saved_tensors))
     return build(Outcome, saved[:_COUNT]), saved[_COUNT:]
 
 
 def _node(task: Task, outcome: Outcome) -> Node:
-    accepted = outcome.accepted[:, None]
-    z, nu, lam, zeta = (torch.where(accepted, t, 0.5) for t in (outcome.z, outcome.nu, outcome.lam, outcome.zeta))
-    # derivatives are taken at the anchor, which moves as the solution does
-    z = z + (torch.where(accepted, outcome.anchor, 0.5) - z).detach()
-    if not derivative_wanted():
-        z, nu, lam, zeta = z.detach(), nu.detach(), lam.detach(), zeta.detach()
     functions = Functions(task.problem, task.layout, task.record.mapped)
-    assert task.record.system is not None
-    adjoint = Adjoint(functions, task.record.system, outcome.index)
-    return Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoint)
+    z, nu, lam, zeta = (_anchored(outcome, name) for name in ("z", "nu", "lam", "zeta"))
+    adjoints = tuple(Adjoint(functions, system, outcome.index) for system in task.record.systems)
+    return Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoints)
+
+
+def _anchored(outcome: Outcome, name: str) -> Tensor:
+    """Return a part of the anchor, which moves as the same part of the solution does."""
+    accepted = outcome.accepted[:, None]
+    anchor = torch.where(accepted, getattr(outcome.anchor, name), 0.5)
+    if not derivative_wanted():
+        return anchor
+    moving = torch.where(accepted, getattr(outcome, name), 0.5)
+    return anchor + (moving - moving.detach())
 
 
 def _pull(

@@ -32,8 +32,8 @@ class Isolation:
         """Return the node with sound instances in the places of the others."""
         index = self.stand_in
         names = ("z", "nu", "lam", "zeta", "at_lower", "at_upper")
-        adjoint = replace(node.adjoint, index=node.adjoint.index[index])
-        return replace(node, adjoint=adjoint, **{name: getattr(node, name)[index] for name in names})
+        adjoints = tuple(replace(adjoint, index=adjoint.index[index]) for adjoint in node.adjoints)
+        return replace(node, adjoints=adjoints, **{name: getattr(node, name)[index] for name in names})
 
     def parameters(self, parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the parameters with those of sound instances in the places of the others."""

@@ -96,8 +96,8 @@ class Certificate:
         margin: smallest ``max(slack, multiplier)``, both scaled, over inequalities and bounds: small means that a
             constraint is nearly weakly active, and that the derivative is nearly one-sided. Infinite without any.
         active: number of active inequalities and bounds.
-        weakly_active: number of constraints whose slack and multiplier both vanish at this accuracy. They are treated
-            as active: the derivative is one-sided (Gould et al. 2021, sec. 4.6).
+        weakly_active: number of constraints whose slack and multiplier both vanish at this accuracy. The solution has
+            a kink there (Gould et al. 2021, sec. 4.6), and the backward rule chooses among its derivatives.
         kind: a :class:`PointKind` code.
         redundant: number of active constraints whose gradients are combinations of the others'.
         freedom: number of independent directions in which the solution is not isolated.
@@ -105,6 +105,8 @@ class Certificate:
         regular: consistent, and without freedom: the KKT conditions determine the derivative. Where not, the backward
             rule decides; by default asking for a gradient raises :class:`argminlayer.NotDifferentiable`, or gives NaN
             with ``throw=False``.
+        regularised: what the backward rule added to the diagonal of the Hessian of the Lagrangian to make the
+            derivative unique; zero where nothing was.
     """
 
     stationarity: Tensor
@@ -120,6 +122,7 @@ class Certificate:
     freedom: Tensor
     consistent: Tensor
     regular: Tensor
+    regularised: Tensor
 
     def reshape(self, shape: torch.Size) -> "Certificate":
         """Return the certificate with every field in the shape given."""
