@@ -1,11 +1,13 @@
 """Optimization problems as differentiable layers: any argmin, any solver, one certified KKT gradient."""
 
+from . import algebra
 from ._argmin import argmin, attach, certify, solve
 from ._backward import KKT, AbstractBackward
 from ._bound import BoundProblem
 from ._check import CheckReport, CheckResult, check
 from ._direct import AbstractDirectSolver
 from ._errors import (
+    AlgebraError,
     ArgminError,
     ExperimentError,
     NotDifferentiable,
@@ -30,6 +32,7 @@ __all__ = [
     "AbstractDirectSolver",
     "AbstractExperiment",
     "AbstractSolver",
+    "AlgebraError",
     "ArgminError",
     "ArgminLayer",
     "Availability",
@@ -60,6 +63,7 @@ __all__ = [
     "Structure",
     "Table",
     "Verdict",
+    "algebra",
     "argmin",
     "attach",
     "certify",

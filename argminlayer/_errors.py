@@ -16,6 +16,13 @@ class ProblemError(ArgminError, ValueError):
     """A problem is not well formed: its functions, bounds or starts do not do what their contract says."""
 
 
+class AlgebraError(ArgminError, ValueError):
+    """The functions of a problem cannot be turned into algebra; solvers that only evaluate them take it all the same.
+
+    They branch on the variables, leave torch, or call an operator that has no algebraic form.
+    """
+
+
 class SolverError(ArgminError, ValueError):
     """A solver is unknown, not installed, wrongly configured, or does not support the problem."""
 

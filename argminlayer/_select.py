@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from . import _registry
 from ._autodiff import entry
 from ._bound import BoundProblem, bind
-from ._errors import SolverError, near_matches
+from ._errors import AlgebraError, SolverError, near_matches
 from ._problem import Problem
 from ._solver import AbstractSolver
+from .algebra import record
 
 S = TypeVar("S", bound=AbstractSolver)
 
@@ -65,18 +66,20 @@ class Explanation:
     """Which solvers can solve a problem, why the others cannot, and what ``auto`` picks. ``str`` is the report.
 
     Attributes:
-        problem: the class of the problem in words.
+        problem: the kinds and sizes of objective and constraints in words.
+        program: the class of the problem, as its algebra proves it: ``"quadratic program (...)"``; or why it has none.
         verdicts: one for each installed solver.
         choice: what would be used, None when nothing can.
     """
 
     problem: str
+    program: str
     verdicts: tuple[Verdict, ...]
     choice: Choice | None
 
     def __str__(self) -> str:
         width = max((len(v.solver.name) for v in self.verdicts), default=0)
-        lines = [f"problem: {self.problem}", "solvers:"]
+        lines = [f"problem: {self.problem}", f"class: {self.program}", "solvers:"]
         for verdict in sorted(self.verdicts, key=lambda v: (v.reason is not None, -v.preference, v.solver.name)):
             state = f"no: {verdict.reason}" if verdict.reason else f"usable, preference {verdict.preference:g}"
             lines.append(f"  {verdict.solver.name:<{width}}  {state}")
@@ -102,8 +105,19 @@ def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | N
     verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
     request = requested(solver)
     if request == AUTO and all(v.reason for v in verdicts):
-        return Explanation(describe(bound), verdicts, None)
-    return Explanation(describe(bound), verdicts, choose(bound, solver))
+        return Explanation(describe(bound), _program(bound), verdicts, None)
+    return Explanation(describe(bound), _program(bound), verdicts, choose(bound, solver))
+
+
+def _program(bound: BoundProblem) -> str:
+    """Return the class that the algebra of a problem proves, or why it has no algebra."""
+    try:
+        degrees = [algebra.degree for algebra in record(bound)]
+    except AlgebraError as error:
+        return f"unknown, for it has no algebra: {error}"
+    if not degrees:
+        return "unknown, for the batch is empty"
+    return str(max(degrees, key=lambda degree: max(degree.objective, 2 * degree.constraints)))
 
 
 def describe(bound: BoundProblem) -> str:

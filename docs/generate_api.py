@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import argminlayer as al
 from argminlayer import hookspecs
@@ -34,11 +35,13 @@ SECTIONS = {
         "stack_points",
         "hookimpl",
     ),
+    "Algebra": ("algebra",),
     "Writing an experiment": ("AbstractExperiment", "Progress", "SilentProgress", "Result", "Table"),
     "Errors": (
         "ArgminError",
         "SignatureError",
         "ProblemError",
+        "AlgebraError",
         "SolverError",
         "SolveFailed",
         "NotDifferentiable",
@@ -123,6 +126,8 @@ def arguments(method: object) -> list[str]:
 
 def entry(name: str, value: object) -> str:
     """Return the entry of a public name."""
+    if inspect.ismodule(value):
+        return module_entry(value)
     text = f"### {name}\n\n"
     if value is al.Status:
         rows = "".join(f"| `{s.name}` | {s.value} | {s.advice or 'nothing to do'} |\n" for s in al.Status)
@@ -139,6 +144,15 @@ def entry(name: str, value: object) -> str:
     if inspect.isclass(value) and not issubclass(value, Exception):
         text += "".join(f"- `.{called}`: {about}\n" for called, about in members(value))
     return text.rstrip() + "\n\n"
+
+
+def module_entry(module: ModuleType) -> str:
+    """Return the entries of the classes and functions of a public module."""
+    name = module.__name__.rpartition(".")[2]
+    public = {f"{name}.{key}": getattr(module, key) for key in module.__all__}
+    described = {key: value for key, value in public.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    about = f"{inspect.getdoc(module)}\n\n"
+    return about + "".join(entry(key, value) for key, value in described.items())
 
 
 def page() -> str:

@@ -465,6 +465,7 @@ def test_an_explanation_lists_every_solver_with_its_reason_and_the_choice():
     lines = str(al.explain(SIMPLEX, X)).splitlines()
     assert lines == [
         "problem: smooth objective, 2 variables, 1 equality, bounds, batch of 3",
+        "class: quadratic program (objective quadratic, equalities linear)",
         "solvers:",
         "  scipy.slsqp          usable, preference 10",
         "  scipy.trust-constr   usable, preference 6",

@@ -20,12 +20,15 @@ from ._experiments import ExperimentConformance  # noqa: E402
 from ._known import KnownProblem  # noqa: E402
 from ._problems import INFEASIBLE_PROBLEMS, KNOWN_PROBLEMS  # noqa: E402
 from ._solvers import SolverConformance  # noqa: E402
+from ._user_functions import USER_FUNCTIONS, UserFunction  # noqa: E402
 
 __all__ = [
     "INFEASIBLE_PROBLEMS",
     "KNOWN_PROBLEMS",
+    "USER_FUNCTIONS",
     "ExperimentConformance",
     "KnownProblem",
     "SolverConformance",
+    "UserFunction",
     "central_differences",
 ]

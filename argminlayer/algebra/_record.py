@@ -1,0 +1,427 @@
+"""Recorder: runs torch functions once on real values and writes down every operator they call, with its line."""
+
+import linecache
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._errors import AlgebraError
+
+_CORE = Path(__file__).parents[1]
+_INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_INTERNAL_FILES = {str(_CORE / name) for name in ("_functions.py", "_layout.py", "_problem.py", "_autodiff.py")}
+_SHAPE_ONLY = {
+    f"aten::{name}"
+    for name in (
+        *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
+        "new_empty_strided",
+    )
+}
+"""Operators whose result depends on the shape of their argument alone."""
+_READS_SHAPES = {"aten::is_same_size", "aten::_has_same_storage_numel"}
+_SOLVES = {
+    "aten::_linalg_solve_ex": ("A", "B"),
+    "aten::linalg_solve_triangular": ("self", "B"),
+    "aten::cholesky_solve": ("input2", "self"),
+}
+"""Operators that solve linear systems: their matrix, and their right-hand side."""
+_RESHAPES_IN_PLACE = {f"aten::{name}_" for name in ("squeeze", "unsqueeze", "t", "transpose", "detach")}
+_LEAVES_TORCH = {
+    torch.Tensor.numpy: ".numpy()",
+    torch.Tensor.tolist: ".tolist()",
+    torch.Tensor.__array__: "a conversion to NumPy",
+}
+INSTEAD = "Solvers that only evaluate the functions, such as those of the plugin 'scipy', take the problem as it is."
+
+
+class Taint(IntEnum):
+    """What a recorded value depends on."""
+
+    CONSTANT = 0
+    PARAMETER = 1
+    VARIABLE = 2
+
+
+class Location(NamedTuple):
+    """Where an operator was called: the problem's function, and the user's line."""
+
+    role: str
+    file: str = ""
+    line: int = 0
+    function: str = ""
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.role
+        name = "" if self.function.startswith("<") else f" ({self.function!r})"
+        code = linecache.getline(self.file, self.line).strip()
+        return f"{self.role}{name}, line {self.line} of {Path(self.file).name}" + (f", `{code}`" if code else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The place of a tensor among the arguments of a recorded operator."""
+
+    index: int
+
+
+class Operation(NamedTuple):
+    """One recorded call of an ATen operator.
+
+    Attributes:
+        target: the operator.
+        args: positional arguments, tensors replaced by :class:`Ref`, lists by tuples.
+        kwargs: keyword arguments likewise, as pairs.
+        outputs: the values it produces; None for one that is no tensor.
+        taint: what its result depends on.
+        location: where it was called.
+    """
+
+    target: OpOverload
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+    outputs: tuple[int | None, ...]
+    taint: Taint
+    location: Location
+
+    @property
+    def name(self) -> str:
+        """The name of the operator without its overload, ``"add"``."""
+        return operator_name(self.target)
+
+    @property
+    def inputs(self) -> Iterator[int]:
+        """The values it reads."""
+        yield from references(self.args)
+        yield from references(tuple(value for _, value in self.kwargs))
+
+    def run(self, find: Callable[[int], Tensor]) -> tuple[Any, ...]:
+        """Call the operator in torch on the values that ``find`` returns."""
+        result = self.target(*fill(self.args, find), **{key: fill(value, find) for key, value in self.kwargs})
+        return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+class Guard(NamedTuple):
+    """A value read while recording: where it differs, the functions may take another path."""
+
+    operation: Operation
+    value: Any
+
+
+@dataclass(eq=False)
+class Recording:
+    """What was recorded. A value is known by its index into the lists.
+
+    Attributes:
+        operations: in the order in which they were called.
+        guards: what the path through the functions depended on.
+        tensors: each value as it was while recording.
+        shapes: its shape.
+        taints: what it depends on.
+        inputs: the variables, then the parameters.
+        outputs: what the recorded function returned.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    guards: list[Guard] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    shapes: list[torch.Size] = field(default_factory=list)
+    taints: list[Taint] = field(default_factory=list)
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+
+def operator_name(target: OpOverload) -> str:
+    """Return the name of an operator without namespace and overload."""
+    return target._schema.name.removeprefix("aten::")
+
+
+def references(argument: Any) -> Iterator[int]:
+    """Yield the values that a recorded argument refers to."""
+    if isinstance(argument, Ref):
+        yield argument.index
+    elif isinstance(argument, tuple):
+        for part in argument:
+            yield from references(part)
+
+
+def fill(argument: Any, find: Callable[[int], Any]) -> Any:
+    """Return a recorded argument with every :class:`Ref` replaced."""
+    if isinstance(argument, Ref):
+        return find(argument.index)
+    if isinstance(argument, tuple):
+        return [fill(part, find) for part in argument]
+    return argument
+
+
+def record_calls(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[tuple[Tensor, Taint]], where: "Where"
+) -> Recording:
+    """Record what ``function`` does with its inputs.
+
+    In-place code is made functional on the way. A function that cannot be (a ``torch.autograd.Function`` of the old
+    style) is recorded as it runs, and refused where it changes a tensor that something else may see.
+
+    Args:
+        function: called with clones of the inputs.
+        inputs: tensors, and what each of them is.
+        where: keeps the place in the user's code, and how to refuse.
+
+    Raises:
+        AlgebraError: the function reads a value of a variable as a Python number, is random, or fails.
+    """
+    try:
+        return _record(torch.func.functionalize(_inside(function, where), remove="mutations"), inputs, where)
+    except AlgebraError:
+        raise
+    except Exception:  # noqa: BLE001 - the second attempt says what is wrong in better words
+        pass
+    try:
+        return _record(_inside(function, where), inputs, where)
+    except AlgebraError:
+        raise
+    except Exception as error:
+        raise where.refusal(f"raised {type(error).__name__} while it was recorded: {error}") from error
+
+
+def _inside(function: Callable[..., Sequence[Tensor]], where: "Where") -> Callable[..., Sequence[Tensor]]:
+    def inside(*arguments: Tensor) -> Sequence[Tensor]:
+        with where:
+            return function(*arguments)
+
+    return inside
+
+
+def _record(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[tuple[Tensor, Taint]], where: "Where"
+) -> Recording:
+    recorder = _Recorder(where)
+    where.recorder = recorder
+    arguments = [tensor.detach().clone() for tensor, _ in inputs]
+    recording = recorder.recording
+    recording.inputs = tuple(recorder.add(tensor, taint) for tensor, (_, taint) in zip(arguments, inputs, strict=True))
+    with torch.no_grad(), recorder:
+        results = function(*arguments)
+    recording.outputs = tuple(recorder.index_of(result) for result in results)
+    return recording
+
+
+class Where(TorchFunctionMode):
+    """Follows the user's code: which function of the problem runs, and at which line.
+
+    Attributes:
+        role: the function of the problem, ``"objective"``.
+        recorder: the one at work.
+    """
+
+    def __init__(self, role: str = ""):
+        super().__init__()
+        self.role = role
+        self.recorder: _Recorder | None = None
+        self._location: Location | None = None
+        self._user: dict[str, bool] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Note the line, and refuse what leaves torch."""
+        del types
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not self._is_user(frame.f_code.co_filename):
+            frame = None if frame.f_code.co_filename == __file__ else frame.f_back
+        code = frame.f_code if frame else None
+        self._location = Location(self.role, code.co_filename, frame.f_lineno, code.co_name) if frame and code else None
+        if func in _LEAVES_TORCH:
+            self._check_leaving(args[0], _LEAVES_TORCH[func])
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def location(self) -> Location:
+        """Where the code is now."""
+        return self._location or Location(self.role)
+
+    def enter(self, role: str) -> None:
+        """Go on to another function of the problem."""
+        self.role, self._location = role, None
+
+    def refusal(self, what: str) -> AlgebraError:
+        """Return the error that says where, what, and which solvers still work."""
+        return AlgebraError(f"{self.location}: {what}. {INSTEAD}")
+
+    def _is_user(self, file: str) -> bool:
+        known = self._user.get(file)
+        if known is None:
+            known = not file.startswith(_INTERNAL) and file not in _INTERNAL_FILES
+            self._user[file] = known
+        return known
+
+    def _check_leaving(self, tensor: Tensor, what: str) -> None:
+        assert self.recorder is not None
+        inner = torch._from_functional_tensor(tensor) if torch._is_functional_tensor(tensor) else tensor
+        taint = self.recorder.taint_of(inner)
+        if taint != Taint.CONSTANT:
+            whose = "the variables" if taint == Taint.VARIABLE else "a parameter"
+            raise self.refusal(
+                f"{what} takes values of {whose} out of torch, where they cannot be followed; compute with torch"
+            )
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes every operator down. All tensors are kept alive, so that no two share an identity."""
+
+    def __init__(self, where: Where):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.where = where
+        self.recording = Recording()
+        self._known: dict[int, int] = {}
+        self._kept: list[Tensor] = []
+
+    def add(self, tensor: Tensor, taint: Taint) -> int:
+        """Make a value of a tensor and return its index."""
+        recording = self.recording
+        index = len(recording.tensors)
+        recording.tensors.append(tensor)
+        recording.shapes.append(tensor.shape)
+        recording.taints.append(taint)
+        self._kept.append(tensor)
+        self._known[id(tensor)] = index
+        return index
+
+    def index_of(self, tensor: Tensor) -> int:
+        """Return the value that a tensor is; one never seen before is a constant."""
+        known = self._known.get(id(tensor))
+        if known is not None:
+            return known
+        if tensor.requires_grad:
+            raise self.where.refusal(
+                "uses a captured tensor that requires grad, through which no gradient would flow; pass it as a "
+                "parameter of the problem, or use its `.detach()`"
+            )
+        return self.add(tensor, Taint.CONSTANT)
+
+    def taint_of(self, tensor: Tensor) -> Taint:
+        """Return what a tensor depends on."""
+        known = self._known.get(id(tensor))
+        return Taint.CONSTANT if known is None else self.recording.taints[known]
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator and record it."""
+        del types
+        used = kwargs or {}
+        inputs = self._refer(args)
+        named = tuple((key, self._refer(value)) for key, value in used.items())
+        taints = self.recording.taints
+        taint = max((taints[i] for i in references((inputs, tuple(v for _, v in named)))), default=Taint.CONSTANT)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise self.where.refusal(f"`{operator_name(func)}` is random; pass the random numbers as a parameter")
+        name = func._schema.name
+        if name == "aten::detach" and taint == Taint.VARIABLE:
+            raise self.where.refusal(
+                "detaches a value that depends on the variables, so that the derivative is not that of the function"
+            )
+        if name in _SOLVES and taint == Taint.VARIABLE:
+            product = self._solve_by_product(func, args, used)
+            if product is not None:
+                return product
+        mutated = self._before_mutation(func, args[0]) if func._schema.is_mutable else None
+        out = func(*args, **used)
+        if mutated is not None:
+            func = mutated
+            del self._known[id(args[0])]
+        results = out if isinstance(out, tuple | list) else (out,)
+        if not any(isinstance(result, Tensor) for result in results):
+            return self._read(func, inputs, named, taint, out) if out is not None else out
+        result_taint = Taint.CONSTANT if name in _SHAPE_ONLY else taint
+        outputs = tuple(self._output(result, result_taint) for result in results)
+        operation = Operation(func, inputs, named, outputs, result_taint, self.where.location)
+        if result_taint != Taint.CONSTANT:
+            self.recording.operations.append(operation)
+        if taint == Taint.PARAMETER and torch.Tag.dynamic_output_shape in func.tags:
+            self.recording.guards.append(Guard(operation, tuple(r.shape for r in results if isinstance(r, Tensor))))
+        return out
+
+    def _refer(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return Ref(self.index_of(argument))
+        if isinstance(argument, list | tuple):
+            return tuple(self._refer(part) for part in argument)
+        return argument
+
+    def _output(self, result: Any, taint: Taint) -> int | None:
+        if not isinstance(result, Tensor):
+            return None
+        known = self._known.get(id(result))
+        return known if known is not None else self.add(result, taint)
+
+    def _read(
+        self, func: OpOverload, inputs: tuple[Any, ...], named: tuple[tuple[str, Any], ...], taint: Taint, value: Any
+    ) -> Any:
+        """Note that a value was read as a Python number: refused of variables, guarded of parameters."""
+        if func._schema.name in _READS_SHAPES:
+            return value
+        if taint == Taint.VARIABLE:
+            raise self.where.refusal(
+                "reads the value of a variable as a Python number (`if`, `while`, `float()`, `.item()`, `math`, an "
+                f"index) while the problem is recorded ({operator_name(func)}); use torch.where, torch.maximum or a "
+                "torch function instead"
+            )
+        if taint == Taint.PARAMETER:
+            operation = Operation(func, inputs, named, (), taint, self.where.location)
+            self.recording.guards.append(Guard(operation, value))
+        return value
+
+    def _solve_by_product(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record the solution of a system whose matrix does not depend on the variables: a product with its inverse.
+
+        The inverse is what the same operator makes of the identity. None if the matrix depends on the variables.
+        """
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        matrix_name, right_name = _SOLVES[func._schema.name]
+        matrix, right = given[matrix_name], given[right_name]
+        if self.taint_of(matrix) == Taint.VARIABLE:
+            return None
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand(matrix.shape)
+        solve = {**given, right_name: identity}
+        results = func(**solve)
+        inverse = results[0] if isinstance(results, tuple) else results
+        taint, location = self.taint_of(matrix), self.where.location
+        outputs = (self.add(inverse, taint), *[None] * (len(results) - 1 if isinstance(results, tuple) else 0))
+        if taint == Taint.PARAMETER:
+            named = tuple((key, self._refer(value)) for key, value in solve.items())
+            self.recording.operations.append(Operation(func, (), named, outputs, taint, location))
+        pair = (inverse, right) if given.get("left", True) else (right, inverse)
+        product = torch.matmul(*pair)
+        factors = tuple(Ref(self.index_of(part)) for part in pair)
+        output = (self.add(product, Taint.VARIABLE),)
+        target = torch.ops.aten.matmul.default
+        self.recording.operations.append(Operation(target, factors, (), output, Taint.VARIABLE, location))
+        return (product, *results[1:]) if isinstance(results, tuple) else product
+
+    def _before_mutation(self, func: OpOverload, changed: Any) -> OpOverload:
+        """Return the operator that does the same out of place, if nothing else can see the change."""
+        name = func._schema.name
+        packet = getattr(torch.ops.aten, operator_name(func).removesuffix("_"), None)
+        plain: OpOverload | None = getattr(packet, func._overloadname, None) if packet and name.endswith("_") else None
+        index = self._known.get(id(changed))
+        if plain is None or index is None:
+            raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that was made elsewhere")
+        if name not in _RESHAPES_IN_PLACE:
+            storage = changed.untyped_storage()._cdata
+            shared = sum(kept is not changed and kept.untyped_storage()._cdata == storage for kept in self._kept)
+            if shared:
+                raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that has other views")
+            self.recording.tensors[index] = changed.clone()
+        return plain
