@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import _registry
 from ._argmin import argmin
@@ -25,7 +25,7 @@ class ArgminLayer(nn.Module):
         options: fields of the solver to replace.
         throw: raise when an instance fails; otherwise failed instances are NaN.
         parameters: for a model: which of its components are the layer's parameters.
-        variables: for a model: which of its components are returned.
+        variables: for a model: which of its components are returned; the problem has the others after them.
 
     Raises:
         ProblemError: not a problem, and no plugin reads it.
@@ -46,6 +46,7 @@ class ArgminLayer(nn.Module):
         super().__init__()
         check_name(solver)
         self.problem = _as_problem(problem, parameters, variables)
+        self.returned = None if variables is None else len(variables)
         self.solver = solver
         self.backward = backward
         self.options = dict(options or {})
@@ -60,7 +61,7 @@ class ArgminLayer(nn.Module):
             start: for this call only.
         """
         chosen = layer_solver(solver, self.solver)
-        return argmin(
+        value = argmin(
             self.problem,
             *parameters,
             solver=chosen,
@@ -69,6 +70,9 @@ class ArgminLayer(nn.Module):
             options=self.options if chosen is self.solver else None,
             throw=self.throw,
         )
+        if self.returned is None or isinstance(value, Tensor):
+            return value
+        return value[0] if self.returned == 1 else value[: self.returned]
 
     def extra_repr(self) -> str:
         """Return the signature and the solver."""

@@ -147,8 +147,9 @@ def choose(
 
     Args:
         bound: the problem.
-        solver: a solver, its name, the name of a plugin (which then picks among its own), ``"auto"``, or None for
-            what :func:`use_solver` or ``ARGMINLAYER_SOLVER`` say, else ``"auto"``.
+        solver: a solver, its name, the name of a plugin (which then picks among its own), ``"plugin:name"`` for a
+            plugin that reaches solvers by names of their own, ``"auto"``, or None for what
+            :func:`use_solver` or ``ARGMINLAYER_SOLVER`` say, else ``"auto"``.
         options: fields of the solver to replace.
 
     Raises:
@@ -158,8 +159,9 @@ def choose(
     if isinstance(request, AbstractSolver):
         return _single(bound, with_options(request, options))
     solvers = _registry.load().solvers
-    if request in solvers:
-        return _single(bound, with_options(solvers[request], options))
+    found = _called(request, solvers)
+    if found is not None:
+        return _single(bound, with_options(found, options))
     family = [s for name, s in solvers.items() if request in (AUTO, name.partition(".")[0])]
     if not family and request == AUTO:
         raise SolverError(
@@ -196,8 +198,18 @@ def check_name(solver: str | AbstractSolver | None) -> None:
     if solver is None or isinstance(requested(solver), AbstractSolver):
         return
     solvers = _registry.load().solvers
-    if solver != AUTO and solver not in solvers and all(solver != name.partition(".")[0] for name in solvers):
+    is_plugin = any(solver == name.partition(".")[0] for name in solvers)
+    if solver != AUTO and not is_plugin and _called(str(solver), solvers) is None:
         raise SolverError(_unknown(str(solver), solvers))
+
+
+def _called(name: str, solvers: Mapping[str, AbstractSolver]) -> AbstractSolver | None:
+    """Return the solver of a full name, or of a plugin that reaches others by name: ``"plugin:name"``."""
+    plugin, _, own = name.partition(":")
+    if name in solvers or not own:
+        return solvers.get(name)
+    family = (type(s) for key, s in solvers.items() if key.partition(".")[0] == plugin)
+    return next((found for found in (kind.called(own) for kind in family) if found is not None), None)
 
 
 def _single(bound: BoundProblem, solver: AbstractSolver) -> Choice:

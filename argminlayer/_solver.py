@@ -124,6 +124,15 @@ class AbstractSolver(abc.ABC):
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
 
+    @classmethod
+    def called(cls, name: str) -> "AbstractSolver | None":
+        """Return the solver that ``solver="plugin:name"`` asks for, where a plugin reaches others by their own names.
+
+        None, unless a class overrides it.
+        """
+        del name
+        return None
+
     @abc.abstractmethod
     def available(self) -> Availability:
         """Return whether the back end is installed, without importing it."""

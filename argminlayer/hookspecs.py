@@ -58,6 +58,8 @@ def argminlayer_read_model(model: Any, parameters: Any, variables: Any) -> "Prob
         model: what was given in place of a problem, for example a ``cvxpy.Problem``.
         parameters: which objects of the model are the parameters, in the order they are passed; None if not given.
         variables: which objects of the model are the variables, in the order they are returned; None if not given.
+            They are the first variables of the problem; what else the model minimises over follows, and the layer
+            does not return it.
 
     Example::
 

@@ -1,0 +1,124 @@
+"""Instances of a bound problem as a Pyomo model and the numbers that belong into it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import argminlayer as al
+
+from ._model import PyomoModel
+from ._program import Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One instance.
+
+    Attributes:
+        model: the model, which other instances share.
+        parameters: (k,) values of all its parameters.
+        start: (n,).
+        lower: (n,), ``-inf`` where there is no bound.
+        upper: (n,).
+    """
+
+    model: PyomoModel
+    parameters: Vector
+    start: Vector
+    lower: Vector
+    upper: Vector
+
+
+def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable[[Instance], al.Point]) -> al.Candidate:
+    """Solve a batch with a solver of single instances, one after another."""
+    points = []
+    for model, parameters, position in _models(problem):
+        lower, upper = (bound[position].cpu().numpy() for bound in (problem.lower, problem.upper))
+        begin = start[position].detach().cpu().numpy()
+        if np.any(lower > upper):
+            message = "a lower bound exceeds its upper bound"
+            points.append(al.Point(start[position], al.Status.INFEASIBLE, message=message))
+        else:
+            points.append(solve_one(Instance(model, parameters, begin, lower, upper)))
+    return al.stack_points(points, problem, start)
+
+
+def why_not_quadratic(problem: al.BoundProblem) -> str | None:
+    """Return why a problem is no linear or quadratic program, None when it is."""
+    for model, _, _ in _models(problem):
+        if model.objective is not None and model.objective.degrees.max() > 2:
+            return "needs an objective that is linear or quadratic, and this one is not"
+        for program, rows, kind in (
+            (model.equality, model.equalities, "equality"),
+            (model.inequality, model.inequalities, "inequality"),
+        ):
+            bent = np.flatnonzero(program.degrees > 1)
+            if len(bent):
+                name = rows[int(bent[0])].name
+                return f"needs linear constraints, and the {kind} {name} is not"
+        break
+    return None
+
+
+def _models(problem: al.BoundProblem) -> Iterator[tuple[PyomoModel, Vector, int]]:
+    """Yield model and parameters of every instance, in order."""
+    structure = problem.problem.structure
+    assert structure is not None
+    for i in range(problem.batch):
+        row = [p if s else p[i] for p, s in zip(problem.parameters, problem.layout.shared, strict=True)]
+        flat = torch.cat([p.reshape(-1).to(torch.float64) for p in row]) if row else torch.zeros(0)
+        yield structure.data["model"], flat.cpu().numpy(), i
+
+
+@contextmanager
+def loaded(instance: Instance) -> Iterator[Any]:
+    """Lend the model, with the values of an instance put in, to one thread at a time.
+
+    Raises:
+        ValueError: a value is outside the domain that the model declares for a Param.
+    """
+    held = instance.model
+    with _lock:
+        lock = _locks.setdefault(held, Lock())
+    with lock:
+        for element, value in zip(_elements(held.parameters), instance.parameters.tolist(), strict=True):
+            if element.is_variable_type():
+                element.set_value(value, skip_validation=True)
+            else:
+                element.set_value(value)
+        for element, value in zip(_elements(held.variables), instance.start.tolist(), strict=True):
+            element.set_value(value, skip_validation=True)
+        yield held.model
+
+
+def values(model: PyomoModel) -> Tensor:
+    """Return the values of all unknowns, as they stand in the model."""
+    return torch.tensor([element.value for element in _elements(model.variables)], dtype=torch.float64)
+
+
+def multipliers(model: PyomoModel, duals: dict[str, float]) -> tuple[Tensor, Tensor]:
+    """Return multipliers in our signs from duals by the names of the constraints.
+
+    Pyomo's dual is the derivative of the objective, in its own sense, in the right-hand side: minus the multiplier of
+    ``body = rhs`` when minimising. The dual of a range belongs to the side that its sign says.
+    """
+    sense = 1.0 if model.maximize else -1.0
+    equality = [sense * duals.get(row.name, 0.0) for row in model.equalities]
+    side = {"upper": sense, "lower": -sense}
+    inequality = [max(side[row.side] * duals.get(row.name, 0.0), 0.0) for row in model.inequalities]
+    return torch.tensor(equality, dtype=torch.float64), torch.tensor(inequality, dtype=torch.float64)
+
+
+def _elements(components: Any) -> Iterator[Any]:
+    return (element for component in components for element in component.elements)
+
+
+_locks: "WeakKeyDictionary[PyomoModel, Lock]" = WeakKeyDictionary()
+_lock = Lock()

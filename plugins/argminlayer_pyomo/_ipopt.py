@@ -1,0 +1,107 @@
+"""IPOPT by its three routes: in process through CasADi, or an executable that speaks AMPL's file formats."""
+
+import functools
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import argminlayer as al
+
+from ._arithmetic import CasadiArithmetic
+from ._executable import solve_by_executable
+from ._instances import Instance, solve_instances
+from ._model import PyomoModel
+from ._solvers import Ipopt, executable_of
+
+SCALAR = 4
+"""Programs whose vectors have fewer entries than this on average are expanded to scalar operations."""
+
+
+def solve_batch(solver: Ipopt, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
+    """Solve every instance by the route chosen."""
+    route = solver.chosen_route()
+    if route == "casadi":
+        return solve_instances(problem, start, functools.partial(_solve_in_process, solver))
+    path = executable_of(str(route))
+    if path is None:
+        raise al.SolverError(f"{solver.name}: {solver.available().reason or 'its executable has gone'}")
+    return solve_instances(problem, start, functools.partial(solve_by_executable, solver, str(route), path))
+
+
+_STATUS = {
+    "Solve_Succeeded": al.Status.SOLVED,
+    "Solved_To_Acceptable_Level": al.Status.SOLVED,
+    "Feasible_Point_Found": al.Status.SOLVED,
+    "Infeasible_Problem_Detected": al.Status.INFEASIBLE,
+    "Search_Direction_Becomes_Too_Small": al.Status.NOT_STATIONARY,
+    "Diverging_Iterates": al.Status.UNBOUNDED,
+    "Maximum_Iterations_Exceeded": al.Status.MAX_ITERATIONS,
+    "Maximum_CpuTime_Exceeded": al.Status.TIME_LIMIT,
+    "Maximum_WallTime_Exceeded": al.Status.TIME_LIMIT,
+    "Invalid_Number_Detected": al.Status.NOT_FINITE,
+}
+
+
+def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
+    held, (p, q) = instance.model, (instance.model.equality.size, instance.model.inequality.size)
+    function = _compiled(held, solver)
+    lowest = np.concatenate([np.zeros(p), np.full(q, -np.inf)])
+    given = {"x0": instance.start, "p": instance.parameters, "lbx": instance.lower, "ubx": instance.upper}
+    try:
+        with _running:
+            result = function(**given, lbg=lowest, ubg=np.zeros(p + q))
+            statistics = function.stats()
+    except RuntimeError as error:
+        return al.Point(torch.from_numpy(instance.start), al.Status.BREAKDOWN, message=f"ipopt in casadi: {error}")
+    said = statistics["return_status"]
+    value, forces = (torch.from_numpy(result[name].full()[:, 0]) for name in ("x", "lam_g"))
+    return al.Point(
+        value=value,
+        status=_STATUS.get(said, al.Status.BREAKDOWN),
+        equality=forces[:p],
+        inequality=forces[p:].clamp_min(0.0),
+        iterations=int(statistics["iter_count"]),
+        message=f"ipopt in casadi: {said}",
+    )
+
+
+_known: "WeakKeyDictionary[PyomoModel, dict[Ipopt, Any]]" = WeakKeyDictionary()
+_lock = Lock()
+_running = Lock()
+"""CasADi lets other threads run while it solves, but its IPOPT bears only one."""
+
+
+def _compiled(model: PyomoModel, solver: Ipopt) -> Any:
+    """Return CasADi's solver of a model with symbolic parameters, built once for each choice of options."""
+    with _lock:
+        functions = _known.setdefault(model, {})
+        if solver not in functions:
+            functions[solver] = _compile(model, solver)
+        return functions[solver]
+
+
+def _compile(model: PyomoModel, solver: Ipopt) -> Any:
+    import casadi
+
+    arithmetic = CasadiArithmetic()
+    u = casadi.MX.sym("u", sum(shape.numel() for shape in model.shapes))
+    p = casadi.MX.sym("p", sum(len(c.elements) for c in model.parameters))
+    constraints = [program.run(arithmetic, u, p) for program in (model.equality, model.inequality) if program.size]
+    objective = 0 if model.objective is None else model.objective.run(arithmetic, u, p)
+    program = {"x": u, "p": p, "f": -objective if model.maximize else objective, "g": casadi.vertcat(*constraints)}
+    ipopt = {"print_level": 0, "sb": "yes", "tol": solver.tol, "max_iter": solver.max_iter}
+    if solver.time_limit is not None:
+        ipopt["max_wall_time"] = solver.time_limit
+    options: dict[str, Any] = {"ipopt": ipopt, "print_time": False, "show_eval_warnings": False, "calc_lam_p": False}
+    return casadi.nlpsol("ipopt", "ipopt", program, {**options, "expand": _is_scalar(model)})
+
+
+def _is_scalar(model: PyomoModel) -> bool:
+    """Say whether the vectors of the programs are so short that scalar operations are faster."""
+    programs = [model.equality, model.inequality, *([model.objective] if model.objective else [])]
+    lengths = [length for program in programs for length in program.lengths]
+    return sum(lengths) < SCALAR * len(lengths)
