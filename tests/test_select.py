@@ -92,12 +92,19 @@ def install(monkeypatch, *solvers, failures=None):
     monkeypatch.setattr(_registry, "load", lambda: registry)
 
 
+@pytest.fixture
+def only_scipy(monkeypatch):
+    """Let SciPy's solvers be all that is installed: what else is depends on who runs the tests."""
+    install(monkeypatch, *(s for name, s in _registry.load().solvers.items() if name.startswith("scipy.")))
+
+
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "near"), [("scipy.lbfg", "'scipy.lbfgs'"), ("sippy", "'scipy'"), ("slsqp", "'scipy.slsqp'")]
 )
+@pytest.mark.usefixtures("only_scipy")
 def test_an_unknown_solver_is_refused_with_near_matches_and_what_is_installed(name, near):
     message = refused(al.SolverError, al.argmin, PROJECT, X, solver=name)
     assert message.startswith(f"there is no solver {name!r}. Did you mean ")
@@ -105,6 +112,7 @@ def test_an_unknown_solver_is_refused_with_near_matches_and_what_is_installed(na
     assert message.partition("Installed: ")[2] == ", ".join(f"scipy.{method}" for method in SCIPY) + "."
 
 
+@pytest.mark.usefixtures("only_scipy")
 def test_a_name_like_no_other_gets_no_guess():
     message = refused(al.SolverError, al.argmin, PROJECT, X, solver="gurobi")
     assert message.startswith("there is no solver 'gurobi'. Installed: scipy.lbfgs")
@@ -461,6 +469,7 @@ def test_an_unknown_solver_is_refused_where_use_solver_is_entered():
 # --- explain ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("only_scipy")
 def test_an_explanation_lists_every_solver_with_its_reason_and_the_choice():
     lines = str(al.explain(SIMPLEX, X)).splitlines()
     assert lines == [
