@@ -3,8 +3,10 @@
 from . import algebra
 from ._argmin import argmin, attach, certify, solve
 from ._backward import KKT, AbstractBackward
+from ._barrier import LogBarrier
 from ._bound import BoundProblem
 from ._check import CheckReport, CheckResult, check
+from ._compare import BackwardComparison, compare_backward
 from ._direct import AbstractDirectSolver
 from ._errors import (
     AlgebraError,
@@ -18,6 +20,7 @@ from ._errors import (
     SolverError,
 )
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
+from ._ignore import IgnoreConstraints
 from ._layer import ArgminLayer, set_solver
 from ._problem import Problem, Structure, fixed_point, least_squares
 from ._proximal import proximal
@@ -36,6 +39,7 @@ __all__ = [
     "ArgminError",
     "ArgminLayer",
     "Availability",
+    "BackwardComparison",
     "BoundProblem",
     "Candidate",
     "Capabilities",
@@ -45,6 +49,8 @@ __all__ = [
     "Choice",
     "ExperimentError",
     "Explanation",
+    "IgnoreConstraints",
+    "LogBarrier",
     "Multipliers",
     "NotDifferentiable",
     "PluginError",
@@ -68,6 +74,7 @@ __all__ = [
     "attach",
     "certify",
     "check",
+    "compare_backward",
     "explain",
     "fixed_point",
     "hookimpl",

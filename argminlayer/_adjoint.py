@@ -120,9 +120,8 @@ class _Solve(torch.autograd.Function):
         kept = [widen(t, d, size) for t, d in zip(tensors[:4], dims[:4], strict=True)]
         wide, parameters = widen_parameters(layout, tensors[4:-4], dims[4:-4], size)
         right = [widen(t, d, size) for t, d in zip(tensors[-4:], dims[-4:], strict=True)]
-        functions = Functions(adjoint.functions.problem, wide, adjoint.functions.mappable)
         solved: Vector = _Solve.apply(  # type: ignore[no-untyped-call]
-            replace(adjoint, functions=functions), *kept, *parameters, *right
+            replace(adjoint, functions=adjoint.functions.on(wide)), *kept, *parameters, *right
         )
         return tuple(unfold(t, size, layout.batch) for t in solved), (0,) * 4
 

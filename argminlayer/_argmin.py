@@ -251,6 +251,7 @@ def _runner(
 def _outcome(found: Found, z: Tensor, accepted: Tensor, linear: Linearization) -> Outcome:
     point = found.point
     known = [torch.where(accepted[:, None], t, torch.nan) for t in (z, point.nu, point.lam, point.zeta)]
+    held = [system.active for system in (point.system, *linear.systems)]
     return Outcome(
         z=known[0],
         nu=known[1],
@@ -264,8 +265,8 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor, linear: Linearization) -
         iterate=z.clone(),
         iterations=found.iterations,
         certificate=linear.certificate,
-        at_lower=torch.stack([system.active.at_lower for system in linear.systems]).any(0),
-        at_upper=torch.stack([system.active.at_upper for system in linear.systems]).any(0),
+        at_lower=torch.stack([active.at_lower for active in held]).any(0),
+        at_upper=torch.stack([active.at_upper for active in held]).any(0),
         index=torch.arange(len(z), device=z.device),
     )
 

@@ -90,6 +90,15 @@ class AbstractBackward(abc.ABC):
     def linearize(self, bound: BoundProblem, point: KKTPoint) -> Linearization:
         """Return what the derivative needs, given the refined points of a batch, solved or not."""
 
+    def view(self, node: Node, parameters: Parameters) -> Node:
+        """Return the node as the rule sees it, for :meth:`vjp`, :meth:`jvp` and the optimal value; as it is."""
+        del parameters
+        return node
+
+    @abc.abstractmethod
+    def reason(self, node: Node, certificate: Certificate, first: int) -> str:
+        """Return why the instance at position ``first`` is not differentiated, and what to try."""
+
     @abc.abstractmethod
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
@@ -99,8 +108,27 @@ class AbstractBackward(abc.ABC):
         """Push tangents of the parameters (None means zero) forward to (z, nu, lambda, zeta)."""
 
 
+class KKTRule(AbstractBackward):
+    """A rule that solves systems like the KKT system: the derivative in x of conditions ``F(w, x) = 0`` is the same."""
+
+    def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """Pull cotangents of (z, nu, lambda, zeta) back: ``x_bar = -(dF/dx)' K^{-1} w_bar``."""
+        z_bar, nu_bar, lam_bar, zeta_bar = cotangents
+        weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, -zeta_bar))
+        return _pull(lambda x: -_weighted(node, weights, x), parameters)
+
+    def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """Push tangents of the parameters forward to (z, nu, lambda, zeta): ``w_dot = -K^{-1} (dF/dx) x_dot``.
+
+        ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
+        """
+        like = (node.z, node.nu, node.lam, node.zeta)
+        d_slope, d_h, d_g, d_bound = _push(lambda v, x: _weighted(node, v, x), like, parameters, tangents)
+        return node.solve(parameters, (-d_slope, -d_h, -d_g, d_bound))
+
+
 @dataclass(frozen=True)
-class KKT(AbstractBackward):
+class KKT(KKTRule):
     """The exact derivative, by the implicit function theorem on the KKT conditions.
 
     With ``F(w, x) = 0`` the KKT conditions of the active constraints at ``w = (z, nu, lambda, zeta)``,
@@ -147,20 +175,22 @@ class KKT(AbstractBackward):
         anchor = Anchor(point.z, point.nu, point.lam, point.zeta)
         return Linearization(anchor, systems, certificate.consistent & isolated, certificate)
 
-    def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        """Pull cotangents of (z, nu, lambda, zeta) back to the parameters, None for those that are not floats."""
-        z_bar, nu_bar, lam_bar, zeta_bar = cotangents
-        weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, -zeta_bar))
-        return _pull(lambda x: -_weighted(node, weights, x), parameters)
-
-    def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """Push tangents of the parameters forward to (z, nu, lambda, zeta).
-
-        ``(dF/dx) x_dot`` is the derivative in v of ``<d(v'F)/dx, x_dot>``, so that reverse mode alone serves.
-        """
-        like = (node.z, node.nu, node.lam, node.zeta)
-        d_slope, d_h, d_g, d_bound = _push(lambda v, x: _weighted(node, v, x), like, parameters, tangents)
-        return node.solve(parameters, (-d_slope, -d_h, -d_g, d_bound))
+    def reason(self, node: Node, certificate: Certificate, first: int) -> str:
+        """Return why the instance at position ``first`` has no derivative."""
+        if not bool(certificate.consistent[first]):
+            count = int(certificate.active[first]) + node.nu.shape[-1]
+            return (
+                f"LICQ fails: of its {count} active constraints {int(certificate.redundant[first])} are redundant, and "
+                "they do not stay redundant when the parameters move, so that the active set would change; remove one, "
+                "or write them so that they depend on the parameters in the same way"
+            )
+        return (
+            f"the solution is not isolated: it may move in {int(certificate.freedom[first])} independent directions "
+            "(the Hessian of the Lagrangian is singular on the tangent space of the active constraints); add a "
+            "regulariser to the objective, or constraints that single out one solution, or take the derivative of "
+            'least norm with `backward=al.KKT(singular="minimum-norm")`, or that of a regularised problem with '
+            "`backward=al.KKT(singular=al.proximal(1e-6))`"
+        )
 
 
 def envelope_vjp(node: Node, parameters: Parameters, value_bar: Tensor) -> tuple[Tensor | None, ...]:
@@ -226,7 +256,9 @@ def _weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -
     return total + _bound_terms(node, w_zeta, parameters).sum()
 
 
-def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tuple[Tensor, ...]) -> None:
+def refuse(
+    rule: AbstractBackward, node: Node, certificate: Certificate, refused: Tensor, cotangents: tuple[Tensor, ...]
+) -> None:
     """Raise if a cotangent reaches an instance that the rule refuses to differentiate.
 
     Raises:
@@ -238,22 +270,7 @@ def refuse(node: Node, certificate: Certificate, refused: Tensor, cotangents: tu
     layout, first = node.functions.layout, int(met.nonzero()[0])
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), layout.batch_shape))
     where = f" at batch index {index}" if index else ""
-    if not bool(certificate.consistent[first]):
-        count = int(certificate.active[first]) + node.nu.shape[-1]
-        reason = (
-            f"LICQ fails: of its {count} active constraints {int(certificate.redundant[first])} are redundant, and "
-            "they do not stay redundant when the parameters move, so that the active set would change; remove one, or "
-            "write them so that they depend on the parameters in the same way"
-        )
-    else:
-        reason = (
-            f"the solution is not isolated: it may move in {int(certificate.freedom[first])} independent directions "
-            "(the Hessian of the Lagrangian is singular on the tangent space of the active constraints); add a "
-            "regulariser to the objective, or constraints that single out one solution, or take the derivative of "
-            'least norm with `backward=al.KKT(singular="minimum-norm")`, or that of a regularised problem with '
-            "`backward=al.KKT(singular=al.proximal(1e-6))`"
-        )
     raise NotDifferentiable(
-        f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "
-        "`throw=False` to get NaN gradients for these instances only"
+        f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: "
+        f"{rule.reason(node, certificate, first)}. Pass `throw=False` to get NaN gradients for these instances only"
     )

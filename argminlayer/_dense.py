@@ -34,7 +34,14 @@ class DenseSystem(AbstractSystem):
     factor: SymmetricFactor
 
     @classmethod
-    def of(cls, hessian: Tensor, equality: Tensor, inequality: Tensor, active: ActiveSet) -> "DenseSystem":
+    def of(
+        cls,
+        hessian: Tensor,
+        equality: Tensor,
+        inequality: Tensor,
+        active: ActiveSet,
+        compliance: Tensor | None = None,
+    ) -> "DenseSystem":
         """Build and factorise the matrices.
 
         Args:
@@ -42,6 +49,7 @@ class DenseSystem(AbstractSystem):
             equality: (batch, p, n).
             inequality: Jacobian of all inequalities, (batch, q, n).
             active: the active set.
+            compliance: d >= 0 for rows ``G u - d b = inequality``, (batch, q), zero by default.
         """
         rows, used, gathered = gather_active(inequality, active.inequality)
         free = (~active.fixed).to(hessian.dtype)
@@ -50,9 +58,10 @@ class DenseSystem(AbstractSystem):
         size = hessian.abs().flatten(1).amax(-1, keepdim=True) if hessian.numel() else free[:, :1]
         fill = torch.where(size > 0, size, 1.0) * (1.0 - free)
         top = hessian * free[:, :, None] * free[:, None, :] + torch.diag_embed(fill)
-        unused = torch.cat([equality.new_zeros(equality.shape[:2]), -(~used).to(hessian.dtype)], dim=1)
+        give = torch.where(used, 0.0 if compliance is None else compliance.gather(-1, rows), 1.0).to(hessian.dtype)
+        corner = torch.cat([equality.new_zeros(equality.shape[:2]), -give], dim=1)
         matrix = torch.cat(
-            [torch.cat([top, constraints.mT], dim=2), torch.cat([constraints, torch.diag_embed(unused)], dim=2)], dim=1
+            [torch.cat([top, constraints.mT], dim=2), torch.cat([constraints, torch.diag_embed(corner)], dim=2)], dim=1
         )
         factor = SymmetricFactor.of(matrix, hessian.shape[-1])
         return cls(hessian, equality, rows, used, gathered, active, fill, factor)

@@ -26,6 +26,10 @@ class Functions:
         self.mappable = mapped
         self.mapped = mapped and layout.batch > 1
 
+    def on(self, layout: Layout) -> "Functions":
+        """Return the same functions for another batch."""
+        return Functions(self.problem, layout, self.mappable)
+
     def batched(self, function: Callable[..., Tensor], z: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
         """Return ``function([z,] *parameters)`` of every instance, stacked along the first dimension."""
         arguments = parameters if z is None else (z, *parameters)

@@ -39,8 +39,8 @@ class Outcome:
         iterate: (batch, n), failed instances included.
         iterations: (batch,).
         certificate: the certificate.
-        at_lower: variables held at their lower bound in any of the systems, (batch, n).
-        at_upper: variables held at their upper bound in any of them, (batch, n).
+        at_lower: variables held at their lower bound at the solution or in a system of the rule, (batch, n).
+        at_upper: the same of their upper bound, (batch, n).
         index: which of the KKT systems in the record belongs to each instance, (batch,).
     """
 
@@ -141,10 +141,10 @@ class _Implicit(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         task, value_bar = ctx.task, cotangents[PRIMAL_DUAL]
         outcome, parameters = _split(ctx)
-        node = _node(task, outcome)
+        node = _node(task, outcome, parameters)
         gradients: list[tuple[Tensor | None, ...]] = [tuple(None for _ in parameters)]
         if any(bar is not None for bar in cotangents[:PRIMAL_DUAL]):
-            shapes = (node.z, node.nu, node.lam, node.z)
+            shapes = (outcome.z, outcome.nu, outcome.lam, outcome.zeta)
             bars = tuple(
                 torch.zeros_like(like) if bar is None else bar
                 for bar, like in zip(cotangents[:PRIMAL_DUAL], shapes, strict=True)
@@ -163,7 +163,7 @@ class _Implicit(torch.autograd.Function):
             )
         task, dots = ctx.task, tangents[1 + ctx.task.given :]
         outcome, parameters = _split(ctx)
-        node = _node(task, outcome)
+        node = _node(task, outcome, parameters)
         moved: list[Tensor] = []
         for mask, push in ((outcome.differentiable, task.rule.jvp), (outcome.accepted, _push_value)):
             if task.record.sound:
@@ -189,11 +189,12 @@ def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
     return build(Outcome, saved[:_COUNT]), saved[_COUNT:]
 
 
-def _node(task: Task, outcome: Outcome) -> Node:
+def _node(task: Task, outcome: Outcome, parameters: tuple[Tensor, ...]) -> Node:
     functions = Functions(task.problem, task.layout, task.record.mapped)
     z, nu, lam, zeta = (_anchored(outcome, name) for name in ("z", "nu", "lam", "zeta"))
     adjoints = tuple(Adjoint(functions, system, outcome.index) for system in task.record.systems)
-    return Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoints)
+    node = Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoints)
+    return task.rule.view(node, parameters)
 
 
 def _anchored(outcome: Outcome, name: str) -> Tensor:
@@ -213,7 +214,7 @@ def _pull(
     if task.record.sound:
         return task.rule.vjp(node, parameters, bars)
     if task.throw and not inside_transform():
-        refuse(node, outcome.certificate, outcome.accepted & ~outcome.differentiable, bars)
+        refuse(task.rule, node, outcome.certificate, outcome.accepted & ~outcome.differentiable, bars)
     apart = Isolation(outcome.differentiable, task.layout.shared)
     pulled = task.rule.vjp(apart.node(node), apart.parameters(parameters), apart.cotangents(bars))
     return apart.pulled(pulled, bars)

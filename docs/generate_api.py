@@ -21,7 +21,15 @@ SECTIONS = {
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),
     "What a solve returns": ("Solution", "Multipliers", "Certificate", "Status", "PointKind"),
-    "Backward rules": ("KKT", "proximal", "AbstractBackward"),
+    "Backward rules": (
+        "KKT",
+        "proximal",
+        "LogBarrier",
+        "IgnoreConstraints",
+        "compare_backward",
+        "BackwardComparison",
+        "AbstractBackward",
+    ),
     "Explaining and checking": ("explain", "Explanation", "Verdict", "Choice", "check", "CheckReport", "CheckResult"),
     "Writing a solver": (
         "AbstractSolver",

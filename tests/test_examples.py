@@ -9,12 +9,12 @@ import torch
 FOLDER = Path(__file__).parents[1] / "examples"
 
 
-def run(name):
+def run(name, *arguments):
     """Run the example ``name.py`` and return what its ``main`` returns."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main()
+    return module.main(*arguments)
 
 
 def test_each_stationary_point_of_the_quartic_moves_as_the_closed_form_says():
@@ -63,6 +63,17 @@ def test_every_solver_gives_the_gradient_of_least_squares_on_the_support():
         assert torch.allclose(gradient, expected, rtol=0.0, atol=1e-9), name
 
 
+def test_the_log_barrier_has_the_derivative_of_its_closed_form_and_converges(tmp_path):
+    rows = run("07_log_barrier", tmp_path / "figure.png")
+    weights, values, slopes, differences = zip(*rows, strict=True)
+    assert weights == (1.0, 10.0, 100.0, 1e4, 1e8)
+    assert list(values) == sorted(values, reverse=True)
+    assert list(slopes) == sorted(slopes, reverse=True)
+    assert slopes[-1] < 1e-6
+    assert max(differences) < 1e-12
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
-    assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}")' not in here] == []
+    assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []
