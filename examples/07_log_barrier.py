@@ -2,9 +2,9 @@
 
     g(x) = argmin_{u >= 0} (x - u)² = max(0, x),        g_t(x) = argmin_u  t (x - u)² - log u
 
-The barrier smooths the kink at zero: `al.LogBarrier(t)` differentiates g_t in the place of g (Gould et al. 2016, sec. 4.2
-and 4.3). Setting the derivative of the barrier problem to zero gives a quadratic equation for g_t, whose solution the
-paper leaves as an exercise: g_t(x) = (x + √(x² + 2/t)) / 2.
+The barrier smooths the kink at zero: `al.LogBarrier(t)` differentiates g_t in the place of g (Gould et al. 2016, sec.
+4.2 and 4.3). Setting the derivative of the barrier problem to zero gives a quadratic equation for g_t, whose solution
+the paper leaves as an exercise: g_t(x) = (x + √(x² + 2/t)) / 2.
 
 Takes a few seconds. Prints the largest distance of function and gradient from the exact ones away from the kink and on
 all of the interval, and the largest difference from the closed form. `python 07_log_barrier.py figure.png` draws it.
