@@ -53,7 +53,7 @@ def branches(
     if shift is None or not bool((certificate.freedom > 0).any()):
         return systems, certificate
     added = shift(certificate.freedom)
-    regular = tuple(system_at(bound, point, branch.masks, added) for branch in found)
+    regular = tuple(system_at(point, branch.masks, added) for branch in found)
     return regular, replace(certificate, regularised=added)
 
 
@@ -88,5 +88,5 @@ def _built(bound: BoundProblem, point: KKTPoint, held: Tensor) -> _Branch:
     masks = (active.inequality, active.at_lower, active.at_upper)
     chosen = tuple((m & ~weak) | (weak & held[:, None]) for m, weak in zip(masks, point.weak, strict=True))
     same = all(bool((new == old).all()) for new, old in zip(chosen, masks, strict=True))
-    system = point.system if same else system_at(bound, point, chosen)
+    system = point.system if same else system_at(point, chosen)
     return _Branch(chosen, system, stays_consistent(bound, point.z, system))

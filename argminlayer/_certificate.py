@@ -7,13 +7,17 @@ import torch
 from torch import Tensor
 
 from ._bound import BoundProblem
-from ._dense import DenseSystem
+from ._factorise import factorise
 from ._kkt import AbstractSystem, ActiveSet
-from ._measures import apply, finite, largest, length, smallest
-from ._multipliers import recover_multipliers
+from ._matrices import AbstractMatrix, Jacobian
+from ._measures import finite, largest, smallest
+from ._multipliers import recover
 from ._redundancy import stays_consistent
 from ._solution import Certificate, PointKind, Status
+from ._structure import hessian_of, jacobian_of
 
+Matrices = tuple[AbstractMatrix, Jacobian, Jacobian]
+"""The Hessian of the Lagrangian and the Jacobians of equalities and inequalities."""
 FLOOR = 1e-30
 """Only keeps the forces of a problem without any from being divided by; everything else is relative."""
 HUGE = 1e8
@@ -33,6 +37,7 @@ class KKTPoint:
         nu: multipliers of the equalities, (batch, p).
         lam: multipliers of the inequalities, zero where inactive, (batch, q).
         zeta: ``z_lo - z_up``, zero where no bound is active, (batch, n).
+        matrices: the Hessian of the Lagrangian and the Jacobians of equalities and inequalities.
         system: the KKT system of the active constraints.
         step: Newton step of (z, nu, lam) on the KKT conditions.
         weak: weakly active inequalities (batch, q), lower bounds (batch, n) and upper bounds (batch, n).
@@ -43,6 +48,7 @@ class KKTPoint:
     nu: Tensor
     lam: Tensor
     zeta: Tensor
+    matrices: Matrices
     system: AbstractSystem
     step: tuple[Tensor, Tensor, Tensor]
     weak: tuple[Tensor, ...]
@@ -87,36 +93,36 @@ def measure(
         accuracy: below this a slack or a pull counts as zero.
     """
     _, descent = bound.gradient(z)
-    h, A = bound.equality(z)
-    g, G = bound.inequality(z)
+    h, A = jacobian_of(bound, "equality", z)
+    g, G = jacobian_of(bound, "inequality", z)
     extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)
-    slack, below, above = -g / (length(G) * extent), (z - bound.lower) / extent, (bound.upper - z) / extent
+    slack, below, above = -g / (G.scale() * extent), (z - bound.lower) / extent, (bound.upper - z) / extent
     nu, lam = _multipliers(bound, (descent, A, G), (slack, below, above), nu, lam)
-    hessian = bound.hessian(z, nu, lam)
+    hessian = hessian_of(bound, z, nu, lam)
     force = _force(bound, z, descent, hessian, extent)
-    push = (descent + apply(A.mT, nu) + apply(G.mT, lam)) / force
+    push = (descent + A.pull(nu) + G.pull(lam)) / force
     # between equal bounds a variable is held whatever the force on it
     held = bound.lower == bound.upper
     groups = (
-        _Group(slack, lam * torch.linalg.vector_norm(G, dim=-1) / force),
+        _Group(slack, lam * G.lengths() / force),
         _Group(below, torch.where(held, torch.inf, push)),
         _Group(above, torch.where(held, torch.inf, -push)),
     )
-    system = _assemble(groups, finite(hessian), finite(A), finite(G), accuracy)
+    system = _assemble(groups, (hessian, A, G), accuracy)
     lam = torch.where(system.active.inequality, lam, 0.0)
-    slope = descent + apply(A.mT, nu) + apply(G.mT, lam)
+    slope = descent + A.pull(nu) + G.pull(lam)
     step = _newton_step(bound, system, z, slope, h, g)
     error = torch.nan_to_num(largest(step[0] / extent), nan=torch.inf)
     weak = tuple(group.weak(error.clamp_min(accuracy)[:, None]) for group in groups)
-    conditions = (slope / force, h / length(finite(A)), extent)
+    conditions = (slope / force, h / A.scale(), extent)
     certificate = _certificate(bound, system, groups, conditions, z, error, weak)
     zeta = torch.where(system.active.fixed, slope, 0.0)
-    return KKTPoint(z, nu, lam, zeta, system, step, weak, certificate)
+    return KKTPoint(z, nu, lam, zeta, (hessian, A, G), system, step, weak, certificate)
 
 
 def _multipliers(
     bound: BoundProblem,
-    rows: tuple[Tensor, Tensor, Tensor],
+    rows: tuple[Tensor, Jacobian, Jacobian],
     slacks: tuple[Tensor, Tensor, Tensor],
     nu: Tensor | None,
     lam: Tensor | None,
@@ -124,45 +130,40 @@ def _multipliers(
     """Return the multipliers given, or recovered ones: where none are given, or where rounding would drown them."""
     (descent, A, G), (slack, below, above) = rows, slacks
     if bound.problem.objective is None:
-        return A.new_zeros(A.shape[:2]), G.new_zeros(G.shape[:2])
+        return torch.zeros_like(A.lengths()), torch.zeros_like(G.lengths())
     if nu is not None and lam is not None:
-        huge = largest(length(A) * nu, length(G) * lam) > HUGE * largest(descent)
+        huge = largest(A.scale() * nu, G.scale() * lam) > HUGE * largest(descent)
         if not bool(huge.any()):
             return nu, lam
-    found = recover_multipliers(finite(descent), finite(A), finite(G), finite(slack), below, above)
+    found = recover(finite(descent), A, G, finite(slack), below, above)
     if nu is None or lam is None:
         return found
     return torch.where(huge[:, None], found[0], nu), torch.where(huge[:, None], found[1], lam)
 
 
-def _assemble(groups: tuple[_Group, ...], hessian: Tensor, A: Tensor, G: Tensor, accuracy: float) -> AbstractSystem:
+def _assemble(groups: tuple[_Group, ...], matrices: Matrices, accuracy: float) -> AbstractSystem:
     """Build the KKT system; where weakly active constraints make it singular, leave them out instead."""
     masks = [group.active(accuracy) for group in groups]
-    system = DenseSystem.of(hessian, A, G, _active_set(masks))
+    system = factorise(*matrices, _active_set(masks))
     weak = [group.weak(accuracy) for group in groups]
     drop = torch.stack([w.any(-1) for w in weak]).any(0) & (system.freedom + system.redundant > 0)
     if not bool(drop.any()):
         return system
     masks = [mask & ~(w & drop[:, None]) for mask, w in zip(masks, weak, strict=True)]
-    return DenseSystem.of(hessian, A, G, _active_set(masks))
+    return factorise(*matrices, _active_set(masks))
 
 
-def system_at(
-    bound: BoundProblem, point: KKTPoint, masks: Sequence[Tensor] | None = None, shift: Tensor | None = None
-) -> AbstractSystem:
+def system_at(point: KKTPoint, masks: Sequence[Tensor] | None = None, shift: Tensor | None = None) -> AbstractSystem:
     """Return the KKT system of a point with another active set, or with ``shift`` (batch,) on the Hessian's diagonal.
 
     Args:
-        bound: the problem.
         point: the point.
         masks: active inequalities (batch, q), lower and upper bounds (batch, n); those of the point by default.
         shift: what to add.
     """
-    hessian = finite(bound.hessian(point.z, point.nu, point.lam))
-    if shift is not None:
-        hessian = hessian + torch.diag_embed(shift[:, None].expand(point.z.shape))
-    A, G = (finite(oracle(point.z)[1]) for oracle in (bound.equality, bound.inequality))
-    return DenseSystem.of(hessian, A, G, point.system.active if masks is None else _active_set(masks))
+    hessian, A, G = point.matrices
+    shifted = hessian if shift is None else hessian.shifted(shift)
+    return factorise(shifted, A, G, point.system.active if masks is None else _active_set(masks))
 
 
 def _active_set(masks: Sequence[Tensor]) -> ActiveSet:
@@ -244,7 +245,7 @@ def judge(point: KKTPoint, tolerance: float, claimed: Tensor) -> Tensor:
     return torch.where(stationary & feasible & ~broken, found, why)
 
 
-def _force(bound: BoundProblem, z: Tensor, descent: Tensor, hessian: Tensor, extent: Tensor) -> Tensor:
+def _force(bound: BoundProblem, z: Tensor, descent: Tensor, hessian: AbstractMatrix, extent: Tensor) -> Tensor:
     """Return the size of the forces of a problem, (batch, 1): what a gradient must be small against.
 
     The gradient of the objective at the point, and the rate at which it changes over a tenth of the extent, times the
@@ -255,17 +256,16 @@ def _force(bound: BoundProblem, z: Tensor, descent: Tensor, hessian: Tensor, ext
     index = torch.arange(1, bound.size + 1, dtype=z.dtype, device=z.device)
     near = torch.minimum(torch.maximum(z + STRIDE * extent * torch.sin(index), bound.lower), bound.upper)
     change = largest(bound.gradient(near)[1] - descent) / STRIDE
-    change = torch.where(change.isfinite(), change, largest(hessian.flatten(1)) * extent[:, 0])
+    change = torch.where(change.isfinite(), change, hessian.largest() * extent[:, 0])
     return torch.maximum(largest(descent), change)[:, None] + FLOOR
 
 
 def locally_infeasible(bound: BoundProblem, z: Tensor) -> Tensor:
     """Return where ``z`` is a stationary point of the squared constraint violation within the bounds, (batch,)."""
-    h, A = bound.equality(z)
-    g, G = bound.inequality(z)
-    violation = torch.cat([h, g.clamp_min(0.0)], dim=-1)
-    normals = torch.cat([A, G], dim=1)
-    slope = apply(normals.mT, violation)
+    h, A = jacobian_of(bound, "equality", z)
+    g, G = jacobian_of(bound, "inequality", z)
+    excess = g.clamp_min(0.0)
+    slope = A.pull(h) + G.pull(excess)
     held = ((z <= bound.lower) & (slope > 0)) | ((z >= bound.upper) & (slope < 0))
-    size = largest(length(normals) * violation)
+    size = largest(A.scale() * h, G.scale() * excess)
     return (largest(torch.where(held, 0.0, slope)) <= 1e-4 * size) & (size > 0)

@@ -3,8 +3,22 @@
 import torch
 from torch import Tensor
 
+from ._matrices import DenseMatrix, Jacobian
+from ._measures import finite
+from ._sparse import recover_sparse_multipliers
+
 CANDIDATE = 1e-3
 """An inequality or bound further away than this, over ``1 + |u|``, cannot be active."""
+
+
+def recover(
+    gradient: Tensor, equality: Jacobian, inequality: Jacobian, slack: Tensor, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the multipliers (nu, lambda) for Jacobians of any form; see :func:`recover_multipliers`."""
+    if isinstance(equality, DenseMatrix) and isinstance(inequality, DenseMatrix):
+        dense = finite(equality.entries), finite(inequality.entries)
+        return recover_multipliers(gradient, *dense, slack, lower, upper)
+    return recover_sparse_multipliers(gradient, equality, inequality, (slack, lower, upper), CANDIDATE)
 
 
 def recover_multipliers(
