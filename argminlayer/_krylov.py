@@ -216,7 +216,8 @@ def _diagonal_scale(hessian: AbstractMatrix, fixed: Tensor) -> Tensor:
 
 
 def _norm(vector: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    size: Tensor = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    return size
 
 
 def _positive(length: Tensor) -> Tensor:

@@ -183,8 +183,8 @@ def _count_negative(matrix: Any, leading: int) -> int:
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import splu
 
-    shift = np.zeros(matrix.shape[0])
-    shift[leading:] = -SHIFT
+    constraints: int = matrix.shape[0] - leading
+    shift = np.r_[np.zeros(leading), np.full(constraints, -SHIFT)]
     try:
         factor = splu(
             (matrix + diags_array(shift)).tocsc(),
@@ -193,10 +193,8 @@ def _count_negative(matrix: Any, leading: int) -> int:
             options={"SymmetricMode": True, "Equil": False},
         )
     except RuntimeError:
-        return matrix.shape[0] - leading
-    pivots: Array = factor.U.diagonal()
-    negative: int = np.count_nonzero(pivots < 0)
-    return negative
+        return constraints
+    return sum(pivot < 0 for pivot in factor.U.diagonal().tolist())
 
 
 def _kkt_matrix(
