@@ -24,6 +24,10 @@ from ._ignore import IgnoreConstraints
 from ._layer import ArgminLayer, set_solver
 from ._problem import Problem, Structure, fixed_point, least_squares
 from ._proximal import proximal
+from ._qp import qp
+from ._qp_form import QuadraticForm
+from ._qp_solver import AbstractQuadraticSolver, QuadraticAnswer
+from ._quadratic import QuadraticProgram
 from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
@@ -34,6 +38,7 @@ __all__ = [
     "AbstractBackward",
     "AbstractDirectSolver",
     "AbstractExperiment",
+    "AbstractQuadraticSolver",
     "AbstractSolver",
     "AlgebraError",
     "ArgminError",
@@ -59,6 +64,9 @@ __all__ = [
     "Problem",
     "ProblemError",
     "Progress",
+    "QuadraticAnswer",
+    "QuadraticForm",
+    "QuadraticProgram",
     "Result",
     "SignatureError",
     "SilentProgress",
@@ -80,6 +88,7 @@ __all__ = [
     "hookimpl",
     "least_squares",
     "proximal",
+    "qp",
     "set_solver",
     "solve",
     "solve_each",

@@ -18,6 +18,8 @@ from ._implicit import Outcome, Record, Task, solve_implicitly
 from ._layout import WORKING_DTYPE, Layout
 from ._parameters import non_finite
 from ._problem import Problem
+from ._qp_layer import argmin_quadratic
+from ._quadratic import QuadraticProgram
 from ._refine import refine
 from ._search import Found, search, substitute
 from ._select import choose
@@ -48,7 +50,11 @@ def argmin(
         :class:`AbstractDirectSolver` serves, and neither a start nor another backward rule is asked for, that solver's
         own solution and derivative are returned.
     """
-    if isinstance(problem, Problem) and problem.structure is not None and start is None and backward == KKT():
+    if isinstance(problem, QuadraticProgram) and start is None and backward == KKT():
+        found = argmin_quadratic(problem, parameters, solver, options, throw)
+        if found is not None:
+            return found
+    elif isinstance(problem, Problem) and problem.structure is not None and start is None and backward == KKT():
         direct = direct_solver(problem, parameters, solver, options)
         if direct is not None:
             return direct.direct(problem.structure, parameters, throw)

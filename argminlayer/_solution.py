@@ -29,6 +29,7 @@ class Status(enum.IntEnum):
     NOT_FEASIBLE = 7
     NOT_A_MINIMUM = 8
     BREAKDOWN = 9
+    NOT_CONVEX = 10
 
     @property
     def advice(self) -> str:
@@ -48,6 +49,8 @@ _ADVICE = {
     "keep `u` inside",
     Status.NOT_STATIONARY: "tighten the solver's `tol`, scale the problem, or try another solver or `start`",
     Status.NOT_FEASIBLE: "tighten the solver's `tol`, or try another solver or `start`",
+    Status.NOT_CONVEX: "use a solver of smooth problems such as 'scipy.slsqp', or make the objective convex, for "
+    "example by adding to the diagonal of P",
     Status.NOT_A_MINIMUM: "pass another `start`, or a list of several",
     Status.BREAKDOWN: "read the solver's own words in `messages`, try another solver or `start`, and run "
     "`al.check(problem, *parameters)`: a function may detach a part of u",

@@ -1,0 +1,97 @@
+"""Judging answers of quadratic programs: scaled KKT residuals and active rows, in NumPy and without derivatives."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._qp_form import Array, QuadraticForm
+
+EXACT = 1e-9
+"""A scaled slack or multiplier below this is zero."""
+
+
+class Residuals(NamedTuple):
+    """What was measured at points with multipliers.
+
+    Slacks are distances to a row over ``1 + |u|``. Pulls are the lengths of a row's force over the size of the forces
+    of the problem: the larger of |q| and the largest diagonal entry of P times ``1 + |u|``.
+
+    Attributes:
+        stationarity: (batch,).
+        feasibility: (batch,).
+        complementarity: largest of ``min(slack, pull)``, the slack being that of the side to which the multiplier
+            belongs, so that a multiplier of the wrong sign counts, (batch,).
+        slack: to the nearer side of each row, negative outside, (batch, s).
+        pull: signed as the multipliers, (batch, s).
+        at_high: whether the higher side of a row is the nearer one, (batch, s).
+    """
+
+    stationarity: Array
+    feasibility: Array
+    complementarity: Array
+    slack: Array
+    pull: Array
+    at_high: Array
+
+    @property
+    def worst(self) -> Array:
+        """The largest residual of each instance, infinite where something is not a number, (batch,)."""
+        worst = np.maximum(np.maximum(self.stationarity, self.feasibility), self.complementarity)
+        found: Array = np.where(worst >= 0.0, worst, np.inf)
+        return found
+
+    @property
+    def active(self) -> Array:
+        """Rows that hold with equality: without slack, or with a pull that exceeds it, (batch, s)."""
+        found: Array = (self.slack <= EXACT) | (abs(self.pull) > self.slack)
+        return found
+
+
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce
+
+
+def row_values(form: QuadraticForm, u: Array) -> Array:
+    """Return the values (u, A u, G u) of all rows, (batch, s)."""
+    values: Array = np.matmul(form.rows, u[..., None])[..., 0]
+    return np.concatenate([u, values], 1) if form.bounded else values
+
+
+def slope(form: QuadraticForm, u: Array, y: Array) -> Array:
+    """Return the gradient of the Lagrangian, (batch, n)."""
+    total: Array = form.q + np.matmul(y[:, None, form.offset :], form.rows)[:, 0]
+    if form.P is not None:
+        total += np.matmul(form.P, u[..., None])[..., 0]
+    if form.bounded:
+        total += y[:, : form.offset]
+    return total
+
+
+def measure(form: QuadraticForm, u: Array, y: Array) -> Residuals:
+    """Measure the KKT conditions at points u (batch, n) with multipliers y (batch, s)."""
+    extent = 1.0 + _largest(abs(u), 1, keepdims=True, initial=0.0)
+    force = np.maximum(_largest(abs(form.q), 1, keepdims=True, initial=0.0), form.largest * extent)
+    if not force.all():
+        force = np.where(force > 0.0, force, 1.0)
+    length = row_lengths(form)
+    values = row_values(form, u)
+    reach = length * extent
+    above, below = (form.high - values) / reach, (values - form.low) / reach
+    pull = y * (length / force)
+    toward = np.where(pull > 0.0, above, below)
+    slack = np.minimum(above, below)
+    return Residuals(
+        stationarity=_largest(abs(slope(form, u, y)), 1, initial=0.0) / force[:, 0],
+        feasibility=-_smallest(slack, 1, initial=0.0),
+        complementarity=_largest(np.minimum(abs(pull), abs(toward)), 1, initial=0.0),
+        slack=slack,
+        pull=pull,
+        at_high=above <= below,
+    )
+
+
+def row_lengths(form: QuadraticForm) -> Array:
+    """Return the lengths of the rows, one for rows of zeros, (1 or batch, s)."""
+    length = np.sqrt(np.einsum("bij,bij->bi", form.rows, form.rows))
+    if not length.all():
+        length[length == 0.0] = 1.0
+    return np.concatenate([np.ones((len(length), form.size)), length], 1) if form.bounded else length

@@ -1,0 +1,54 @@
+"""DAQP, called directly: a batch in threads, one workspace for instances that share P and the rows."""
+
+import daqp
+import numpy as np
+
+import argminlayer as al
+
+from ._batch import each_in_threads
+from ._solvers import DAQP
+
+EQUALITY = 5
+NO_SIDE = 1e30
+"""What DAQP takes for infinity."""
+
+_STATUS = {
+    1: al.Status.SOLVED,
+    2: al.Status.SOLVED,
+    -1: al.Status.INFEASIBLE,
+    -2: al.Status.BREAKDOWN,
+    -3: al.Status.UNBOUNDED,
+    -4: al.Status.MAX_ITERATIONS,
+    -5: al.Status.NOT_CONVEX,
+    -6: al.Status.INFEASIBLE,
+    -7: al.Status.TIME_LIMIT,
+}
+
+
+def solve_batch(solver: DAQP, form: al.QuadraticForm) -> al.QuadraticAnswer:
+    """Solve every program of a batch."""
+    batch, settings = form.batch, dict(solver.settings())
+    value, multipliers = np.zeros((batch, form.size)), np.zeros((batch, form.height))
+    flags, iterations = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    P, q, rows, high, low = form.P, form.q, form.rows, form.high, form.low
+    sense = np.where(low == high, EQUALITY, 0).astype(np.intc)
+    one = [0 if a is None or len(a) == 1 else 1 for a in (P, q, rows, high, low, sense)]
+
+    def solve(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            x, _, flag, info = daqp.solve(
+                None if P is None else P[i * one[0]],
+                q[i * one[1]],
+                rows[i * one[2]],
+                high[i * one[3]],
+                low[i * one[4]],
+                sense[i * one[5]].copy(),
+                **settings,
+            )
+            value[i], multipliers[i] = x, info["lam"]
+            flags[i], iterations[i] = flag, info["iterations"]
+
+    each_in_threads(solve, batch, solver.threads, form.size * form.size * (form.size + form.height))
+    status = np.array([_STATUS.get(flag, al.Status.BREAKDOWN) for flag in flags.tolist()], dtype=np.int64)
+    words = tuple("" if flag > 0 else f"exit flag {flag}" for flag in flags.tolist())
+    return al.QuadraticAnswer(value, multipliers, status, iterations, words)
