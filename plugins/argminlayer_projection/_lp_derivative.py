@@ -1,0 +1,213 @@
+"""The derivative of projections onto Lp spheres and balls: the optimality conditions, linearised at the solution.
+
+For finite p the conditions are ``u - x + nu a(u) = 0`` and ``h(u) = (sum w |u/r|^p - 1) r / p = 0`` with ``a = dh/du``.
+With ``d = 1 / (1 + nu da/du)``, zero for entries held on a plateau, tangents satisfy
+
+    du = d (dx - nu da/dw dw - a dnu),        a'du + (dh/dw)'dw = dr.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._rows import slices, working
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """The conditions of finite p, linearised; all (..., n) but ``nu``, ``total`` and ``held`` (..., 1).
+
+    Attributes:
+        a: gradient of the constraint.
+        d: how freely each entry follows its x.
+        total: ``sum a^2 d``, one where that is zero.
+        held: whether the row is on the surface.
+        by_weight: ``nu da/dw`` and ``dh/dw``, or None.
+    """
+
+    a: Tensor
+    d: Tensor
+    total: Tensor
+    held: Tensor
+    by_weight: tuple[Tensor, Tensor] | None
+
+
+def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor | None, mask: bool) -> Smooth:
+    """Linearise the conditions of finite p; differentiable in everything.
+
+    Args:
+        p: at least 1.
+        y: the nearest points.
+        state: zero where a row is free, ``r / |x|`` for p = 2 without weights, the tiniest number at its centre.
+        x: the points.
+        r: radii, (..., 1).
+        w: weights, or None.
+        mask: hold entries on a plateau.
+    """
+    sign, size = y.sign(), y.abs()
+    weight = torch.ones((), dtype=y.dtype, device=y.device) if w is None else w
+    positive = size > 0
+    v = torch.where(positive, size, 1.0) / r.clamp_min(torch.finfo(y.dtype).tiny)
+    slope = torch.where(positive, v ** (p - 1.0), 0.0)
+    a = weight * sign * slope
+    nu = _divided((a * (x - y)).sum(-1, keepdim=True), (a * a).sum(-1, keepdim=True))
+    if p == 1:
+        d = sign.abs() if mask else torch.ones_like(y)
+    elif p == 2 and w is None:
+        length = torch.linalg.vector_norm(torch.where(state > _tiny(state), x, 1.0), dim=-1, keepdim=True)
+        d = torch.where(state > _tiny(state), r / length, 0.0).expand_as(y)
+    else:
+        bend = weight * ((p - 1.0) * v ** (p - 2.0)) / r.clamp_min(torch.finfo(y.dtype).tiny)
+        d = _divided(torch.ones_like(y), 1.0 + nu * torch.where(positive | (p == 2), bend, 0.0))
+        d = torch.where(positive, d, 0.0) if p < 2 else d
+    d = torch.where(r > 0, d, 0.0)
+    by_weight = None if w is None else (nu * sign * slope, torch.where(positive, size * slope / p, 0.0))
+    total = (a * a * d).sum(-1, keepdim=True)
+    return Smooth(a, d, torch.where(total == 0, 1.0, total), (state != 0), by_weight)
+
+
+def _tiny(state: Tensor) -> float:
+    return 2.0 * torch.finfo(state.dtype).tiny
+
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, zero where b is."""
+    return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
+
+
+def pull_smooth(g: Tensor, at: Smooth) -> tuple[Tensor, ...]:
+    """Return the cotangents of x (..., n), r (...) and, with weights, w (..., n)."""
+    h = at.d * g
+    beta = (at.a * h).sum(-1, keepdim=True) / at.total
+    q = h - beta * at.d * at.a
+    bars = (torch.where(at.held, q, g), torch.where(at.held, beta, 0.0).squeeze(-1))
+    if at.by_weight is None:
+        return bars
+    force, size = at.by_weight
+    return (*bars, torch.where(at.held, -force * q - beta * size, 0.0))
+
+
+def push_smooth(dx: Tensor, dr: Tensor | None, dw: Tensor | None, at: Smooth) -> Tensor:
+    """Return the tangent of the nearest points."""
+    moved, excess = dx, torch.zeros_like(at.total)
+    if dw is not None and at.by_weight is not None:
+        moved, excess = dx - at.by_weight[0] * dw, excess + (at.by_weight[1] * dw).sum(-1, keepdim=True)
+    if dr is not None:
+        excess = excess - dr
+    beta = ((at.a * at.d * moved).sum(-1, keepdim=True) + excess) / at.total
+    return torch.where(at.held, at.d * (moved - beta * at.a), dx)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The conditions of p = infinity, linearised; all (..., n) but ``total`` (..., 1).
+
+    Attributes:
+        at: which entries sit at their limits ``r / w``.
+        a: gradient of the constraint where all of them are one constraint: ``w sign(u)`` there.
+        total: ``sum a^2``, one where that is zero.
+        by_radius: derivative of the limits in the radius.
+        by_weight: derivative of the limits in the weights.
+        mask: whether the entries are held one by one.
+    """
+
+    at: Tensor
+    a: Tensor
+    total: Tensor
+    by_radius: Tensor
+    by_weight: Tensor | None
+    mask: bool
+
+
+def clipped(y: Tensor, r: Tensor, w: Tensor | None, mask: bool, dtype: torch.dtype) -> Clipped:
+    """Linearise the conditions of p = infinity.
+
+    Args:
+        y: the nearest points, in working precision.
+        r: radii, (..., 1).
+        w: weights, or None.
+        mask: hold the largest entries one by one.
+        dtype: that the nearest points were rounded to.
+    """
+    limit = (r if w is None else r / w).to(dtype).to(y.dtype)
+    at = y.abs() >= limit
+    sign = torch.where(y < 0, -1.0, 1.0).to(y.dtype) * at
+    a = sign if w is None else sign * w
+    total = (a * a).sum(-1, keepdim=True)
+    by_weight = None if w is None else -sign * r / w**2
+    return Clipped(at, a, torch.where(total == 0, 1.0, total), sign if w is None else sign / w, by_weight, mask)
+
+
+def pull_clipped(g: Tensor, at: Clipped) -> tuple[Tensor, ...]:
+    """Return the cotangents of x (..., n), r (...) and, with weights, w (..., n)."""
+    beta = (at.a * g).sum(-1, keepdim=True) / at.total
+    q = torch.where(at.at, 0.0, g) if at.mask else g - beta * at.a
+    bars = (q, (at.by_radius * g).sum(-1) if at.mask else beta.squeeze(-1))
+    return bars if at.by_weight is None else (*bars, at.by_weight * g)
+
+
+def push_clipped(dx: Tensor, dr: Tensor | None, dw: Tensor | None, at: Clipped) -> Tensor:
+    """Return the tangent of the nearest points."""
+    zero = torch.zeros_like(dx)
+    moved = zero if dw is None or at.by_weight is None else at.by_weight * dw
+    if at.mask:
+        return torch.where(at.at, moved + (zero if dr is None else at.by_radius * dr), dx)
+    excess = (at.a * dx).sum(-1, keepdim=True) - (0.0 if dr is None else dr)
+    return dx + moved - excess / at.total * at.a
+
+
+# The same formulas for first derivatives of the sets without weights, block by block and in place.
+
+
+def pull_l1(
+    wanted: tuple[bool, ...], out: Tensor, g: Tensor, y: Tensor, state: Tensor, r: Tensor
+) -> tuple[Tensor | None]:
+    """Write the cotangent of x for p = 1 to ``out`` (B, n), and return that of the radius (B, 1)."""
+    del r
+    dtype, betas = working(out.dtype), []
+    for rows in slices(out):
+        sign, free = y[rows].to(dtype).sign(), state[rows] == 0
+        bar = out[rows] if out.dtype == dtype else torch.empty_like(sign)
+        torch.mul(sign, g[rows].to(dtype), out=bar)
+        scratch = sign * sign
+        beta = bar.sum(-1, keepdim=True) / scratch.sum(-1, keepdim=True).clamp_min_(1.0)
+        bar.sub_(beta).mul_(sign)
+        if bool(free.any()):
+            index = free.flatten()
+            bar[index], beta = g[rows][index].to(dtype), beta.masked_fill(free, 0.0)
+        if out.dtype != dtype:
+            out[rows] = bar
+        betas.append(beta)
+    return (torch.cat(betas).to(out.dtype) if wanted[1] else None,)
+
+
+def pull_l2(
+    wanted: tuple[bool, ...], out: Tensor, g: Tensor, y: Tensor, state: Tensor, x: Tensor, r: Tensor
+) -> tuple[Tensor | None]:
+    """Write the cotangent of x for p = 2 to ``out`` (B, n), and return that of the radius (B, 1)."""
+    del x
+    dtype = working(out.dtype)
+    wide_g, wide_y = g.to(dtype), y.to(dtype)
+    bar = out if out.dtype == dtype else torch.empty_like(wide_g)
+    radius = r.clamp_min(torch.finfo(dtype).tiny)
+    beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True) / radius
+    free = state == 0
+    if bool(free.any()):
+        beta, state = beta.masked_fill(free, 0.0), state.masked_fill(free, 1.0)
+    torch.addcmul(wide_g, wide_y, beta / -radius, out=bar).mul_(state)
+    if bar is not out:
+        out.copy_(bar)
+    return (beta.to(out.dtype) if wanted[1] else None,)
+
+
+def pull_linf(
+    wanted: tuple[bool, ...], out: Tensor, g: Tensor, y: Tensor, state: Tensor, r: Tensor
+) -> tuple[Tensor | None]:
+    """Write the cotangent of x for p = infinity and one radius to ``out`` (B, n), and return that of the radius."""
+    del state
+    limit = float(r.to(out.dtype))
+    torch.ops.aten.hardtanh_backward.grad_input(g, y, -limit, limit, grad_input=out)
+    if not wanted[1]:
+        return (None,)
+    return (((g - out) * torch.where(y < 0, -1.0, 1.0)).sum(-1, keepdim=True).to(out.dtype),)

@@ -1,0 +1,105 @@
+"""Points as rows of a matrix, worked through in blocks that stay in the processor's cache, each in a fit precision."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import argminlayer as al
+
+BLOCK = 1 << 17
+"""Entries of a block, for each thread: temporaries of this size stay in the cache, and bound the extra memory."""
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Any], Tensor]
+"""``(x, y, r, w, scratch) -> state``: writes the nearest points of the rows of x (b, n) to y; scratch are two more
+tensors like y. The state (b, 1) is zero where a row is inside the set and its own nearest point, positive where it is
+held to the surface, NaN where the row, its radius or its weights cannot be used."""
+
+
+def working(dtype: torch.dtype) -> torch.dtype:
+    """Return the precision to compute in: that of the tensors, but float32 for shorter floats."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def slices(x: Tensor) -> Iterator[slice]:
+    """Yield the blocks of the rows of ``x`` (B, n)."""
+    threads = torch.get_num_threads() if x.device.type == "cpu" else 1 << 12
+    step = max(1, BLOCK * threads // max(1, x.shape[1]))
+    return (slice(i, i + step) for i in range(0, x.shape[0], step))
+
+
+def flat(x: Tensor, core: int = 1) -> Tensor:
+    """Return ``x`` (..., *core) contiguous, with its leading dimensions flattened to one."""
+    if x.ndim == core + 1:
+        return x.contiguous()
+    shape = x.shape[x.ndim - core :]
+    return x.reshape(x.shape[: x.ndim - core].numel(), *shape).contiguous()
+
+
+def column(parameter: Tensor, lead: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return a scalar parameter with aligned leading dimensions as (1, 1) or (B, 1)."""
+    if parameter.numel() == 1:
+        return parameter.reshape(1, 1).to(dtype)
+    return parameter.expand(lead).reshape(-1, 1).to(dtype)
+
+
+def rowwise(weights: Tensor, lead: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Return a vector parameter with aligned leading dimensions as (1, n) or (B, n)."""
+    n = weights.shape[-1]
+    if weights.numel() == n:
+        return weights.reshape(1, n).to(dtype)
+    return weights.expand(*lead, n).reshape(-1, n).to(dtype)
+
+
+def own(parameter: Tensor, rows: slice | Tensor) -> Tensor:
+    """Return a parameter's part for some rows: all of it where it is shared."""
+    return parameter if parameter.shape[0] == 1 else parameter[rows]
+
+
+def by_rows(
+    kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, lean: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the nearest points of rows, and their states.
+
+    Args:
+        kernel: of one block.
+        throw: raise on rows that are not finite; otherwise they are NaN.
+        x: (B, n).
+        r: radii, (1, 1) or (B, 1).
+        w: weights, (1, n) or (B, n), or None.
+        lean: the kernel needs no temporaries, so that there is no use in blocks.
+
+    Raises:
+        ProblemError: a row is not finite, or its radius or weights cannot be used (only with ``throw``).
+    """
+    y, dtype = torch.empty_like(x), working(x.dtype)
+    if lean and x.dtype == dtype:
+        state = kernel(x, y, r, w, None)
+    else:
+        blocks = tuple(slices(x))
+        scratch = tuple(torch.empty_like(x[blocks[0]], dtype=dtype) for _ in range(2)) if blocks else ()
+        states = [_one_block(kernel, x, y, r, w, rows, scratch) for rows in blocks]
+        state = torch.cat(states) if states else x.new_zeros(0, 1)
+    if not bool(state.sum().isfinite()) and bool(state.isnan().any()):
+        bad = state.isnan().flatten()
+        if throw:
+            raise al.ProblemError(
+                f"row {int(bad.nonzero()[0])} of the points to project (in the flattened batch), its radius or its "
+                "weights cannot be used: entries must be finite, radii not negative and weights positive; clean the "
+                "inputs, or pass `throw=False` to get NaN for such rows only"
+            )
+        y[bad] = torch.nan
+    return y, state
+
+
+def _one_block(
+    kernel: Kernel, x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, rows: slice, scratch: tuple[Tensor, ...]
+) -> Tensor:
+    block = x[rows].to(scratch[0].dtype)
+    found = y[rows] if x.dtype == block.dtype else torch.empty_like(block)
+    own_w = None if w is None else own(w, rows)
+    state = kernel(block, found, own(r, rows), own_w, tuple(s[: len(block)] for s in scratch))
+    if found.dtype != y.dtype:
+        y[rows] = found
+    return state

@@ -1,0 +1,83 @@
+"""The sphere and ball of p = 2 and of p = infinity, whose nearest points are scaled and clipped."""
+
+import torch
+from torch import Tensor
+
+from ._rows import own
+
+
+def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, ball: bool) -> Tensor:
+    """Project rows onto the sphere or ball ``|u|_2 = r``; the state is ``r / |x|``, the tiniest number at the centre.
+
+    The point of a sphere nearest to its centre is any; ``r / sqrt(n) (1, ..., 1)`` is returned.
+    """
+    del w, scratch
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    limits = torch.finfo(x.dtype)
+    ratio: Tensor = r / size
+    torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
+    state = ratio.masked_fill(size < r, 0.0) if ball else ratio
+    if len(x) and float(size.min()) > limits.tiny**0.4 and float(size.max()) < limits.max**0.4 and float(r.min()) > 0:
+        return state
+    doubtful = ~((size > limits.tiny**0.4) & (size < limits.max**0.4) & (r > 0))
+    rows = doubtful.flatten().nonzero().flatten()
+    y[rows], state[rows] = _of_any_scale(x[rows], own(r, rows), ball)
+    return state
+
+
+def _of_any_scale(x: Tensor, r: Tensor, ball: bool) -> tuple[Tensor, Tensor]:
+    """Return points and states of rows whose squares overflow or underflow, through float64 and powers of two."""
+    limits = torch.finfo(x.dtype)
+    wide = x.double()
+    largest = wide.abs().amax(-1, keepdim=True)
+    exponent = torch.where(largest.isfinite(), torch.frexp(largest).exponent, 0)
+    scaled = torch.ldexp(wide, -exponent)
+    size = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    centre = size == 0
+    unit = torch.where(centre, x.shape[1] ** -0.5, scaled / size)
+    length = torch.ldexp(size, exponent)
+    free = (length < r) if ball else torch.zeros_like(centre)
+    y = torch.where(free, wide, unit * r).to(x.dtype)
+    ratio = torch.where(centre, limits.tiny, (r.double() / length).clamp(limits.tiny, limits.max**0.75))
+    state = torch.where(free, 0.0, ratio).to(x.dtype)
+    return y, torch.where(largest.isfinite() & r.isfinite() & (r >= 0), state, torch.nan)
+
+
+def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, ball: bool) -> Tensor:
+    """Project rows onto the sphere or ball ``max w_i |u_i| = r``.
+
+    The point of a sphere nearest to a point inside differs from it in the one coordinate that is nearest to its limit,
+    the first of several.
+    """
+    del scratch
+    if r.numel() == 1 and w is None:
+        limit = r
+        torch.clamp(x, -float(r), float(r), out=y)
+    else:
+        limit = (r if w is None else r / w).to(x.dtype)
+        torch.maximum(torch.minimum(x, limit, out=y), -limit, out=y)
+    if ball:
+        return _state(y.sum(-1, keepdim=True), y, r, w)
+    high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
+    largest = torch.maximum(high, -low)
+    state = _state(largest, x, r, w)
+    if w is None and bool((largest >= r).all()):
+        return state
+    inside = largest < r if w is None else (x.abs() < limit).all(-1, keepdim=True)
+    if bool(inside.any()):
+        rows = inside.flatten().nonzero().flatten()
+        limits = limit.expand_as(x)[rows]
+        nearest = (limits - x[rows].abs()).argmin(-1, keepdim=True)
+        corner = torch.copysign(limits, x[rows]).gather(-1, nearest)
+        y[rows] = y[rows].scatter(-1, nearest, corner)
+    return state
+
+
+def _state(summary: Tensor, entries: Tensor, r: Tensor, w: Tensor | None) -> Tensor:
+    """Return ones, NaN for rows whose summary is not finite because an entry is not, and for useless parameters."""
+    if w is None and bool(summary.isfinite().all()) and float(r.min()) >= 0 and float(r.max()) < torch.inf:
+        return torch.ones_like(summary)
+    good = entries.isfinite().all(-1, keepdim=True) & (r >= 0) & r.isfinite()
+    if w is not None:
+        good &= (w > 0).all(-1, keepdim=True)
+    return torch.where(good, 1.0, torch.nan).to(summary.dtype)

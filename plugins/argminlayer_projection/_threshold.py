@@ -1,0 +1,113 @@
+"""Thresholds: the number t that makes a sum of clipped entries equal the radius, found without sorting."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STEPS = 32
+"""Newton steps before the remaining rows are sorted; random data need 3 to 8, whatever the length of a row."""
+
+
+def soft_threshold(a: Tensor, y: Tensor, positive: Tensor, r: Tensor) -> Tensor:
+    """Write ``max(a - t, 0)`` with sum ``r`` to ``y`` (b, n); ``a`` is not changed, ``positive`` is scratch.
+
+    Entries are taken relative to the largest one, so that everything is of the size of r, and so is what is lost in
+    rounding. The sum is convex and piecewise linear in t: Newton's method from the left ends after finitely many steps.
+    It begins at the threshold of the largest entries of parts of the row, which can only be too low and mostly is
+    nearly right. The last step is not added to t but subtracted from the entries, which keeps its digits.
+
+    Returns:
+        What the sum was before the last step, (b, 1), NaN where entries are not finite.
+
+    Reference: Michelot 1986; Condat, *Fast projection onto the simplex and the l1 ball*, 2016, sec. 2.
+    """
+    largest = _largest_of_parts(a)
+    top = largest.amax(-1, keepdim=True)
+    t = torch.maximum(_sorted_threshold(largest - top, r), (a.mean(-1, keepdim=True) - top) - r / a.shape[1])
+    count = None
+    for _ in range(STEPS):
+        torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)
+        before, count = count, torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
+        if before is not None and torch.equal(before, count):
+            break
+        t = t + (y.sum(-1, keepdim=True) - r) / count
+    else:
+        t = _sorted_threshold(a - top, r)
+        torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)
+        count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
+    total = y.sum(-1, keepdim=True, dtype=torch.float64)
+    y.addcmul_(positive, ((r - total) / count).to(y.dtype)).clamp_min_(0.0)
+    return total
+
+
+def _largest_of_parts(a: Tensor) -> Tensor:
+    """Return the largest entry of each of up to 64 parts of equal length, (b, parts), and of what remains."""
+    parts = min(64, a.shape[1])
+    length = a.shape[1] // parts
+    whole = a[:, : parts * length].unflatten(1, (parts, length)).amax(-1)
+    rest = a[:, parts * length :]
+    return torch.cat([whole, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else whole
+
+
+def _sorted_threshold(a: Tensor, r: Tensor) -> Tensor:
+    """Return the threshold by sorting, ``max_k (sum of the k largest - r) / k`` (Held, Wolfe and Crowder 1974)."""
+    if a.device.type == "cpu":  # NumPy sorts floats twenty times as fast as torch
+        descending = torch.from_numpy(np.sort(a.numpy(), axis=-1)).flip(-1)
+    else:
+        descending = a.sort(-1, descending=True).values
+    counts = torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device)
+    return ((descending.cumsum(-1) - r) / counts).amax(-1, keepdim=True)
+
+
+def onto_simplex(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor]) -> Tensor:
+    """Project rows onto ``{u >= 0, sum u = r}``; see ``_rows.Kernel``."""
+    del w
+    total = soft_threshold(x, y, scratch[0], r)
+    return torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
+
+
+def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor], ball: bool) -> Tensor:
+    """Project rows onto the sphere or ball ``sum |u| = r``, with positive signs where x is zero.
+
+    The point of the sphere nearest to a point inside lies on the facet of the point's own signs: the same formula holds
+    with a negative threshold.
+    """
+    del w
+    a, positive = scratch
+    size = torch.abs(x, out=a).sum(-1, keepdim=True)
+    free = size < r
+    if ball and bool(free.all()):
+        y.copy_(x)
+        return torch.zeros_like(size)
+    total = soft_threshold(a, y, positive, r)
+    y.copysign_(x)
+    state = torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
+    if ball and bool(free.any()):
+        rows = free.flatten()
+        y[rows] = x[rows]
+        state = torch.where(free, 0.0, state)
+    return state
+
+
+def onto_weighted_l1(
+    x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor], ball: bool
+) -> Tensor:
+    """Project rows onto the sphere or ball ``sum w |u| = r``, in float64: entries move by ``t w`` towards zero."""
+    del scratch
+    assert w is not None
+    a, w, r = x.double().abs(), w.double(), r.double()
+    size = (w * a).sum(-1, keepdim=True)
+    free = (size < r) & ball
+    t = (size - r) / w.square().sum(-1, keepdim=True)
+    weight = torch.zeros_like(t)
+    for _ in range(a.shape[1] + 2):
+        z = (a - t * w).clamp_min_(0.0)
+        excess = (w * z).sum(-1, keepdim=True) - r
+        before, weight = weight, (w.square() * (z > 0)).sum(-1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
+        if torch.equal(before, weight):
+            break
+        t = t + excess / weight
+    z = (a - t * w - (excess / weight) * w).clamp_min_(0.0)
+    y.copy_(torch.where(free, x, z.copysign_(x)))
+    good = size.isfinite() & r.isfinite() & (r >= 0) & (w > 0).all(-1, keepdim=True)
+    return torch.where(good, (~free).double(), torch.nan).to(x.dtype)

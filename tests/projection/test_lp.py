@@ -1,0 +1,272 @@
+"""Projections onto Lp spheres and balls: nearest points, feasibility, derivatives, batches, bad input."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import nearest_points as nearest
+import numpy as np
+import pytest
+import torch
+
+import argminlayer as al
+from argminlayer_projection import LpProjection, SimplexProjection
+
+F64 = torch.float64
+PS = (1.0, 1.3, 2.0, 3.5, math.inf)
+KINDS = ("sphere", "ball")
+
+
+def randn(*shape, seed=0, dtype=F64):
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def points():
+    """Return rows of eight entries: random, tied, sparse, far out, huge and tiny, all outside of the unit balls."""
+    random = randn(4, 8) * 3
+    tied = torch.tensor([[2.0, 2, 2, -2, 1, 1, -1, 0], [5.0] * 8], dtype=F64)
+    sparse = torch.tensor([[0.0, 3, 0, 0, -4, 0, 0, 0], [0.0, 0, 0, 7, 0, 0, 0, 0]], dtype=F64)
+    return torch.cat([random, tied, sparse, 1e4 * randn(2, 8, seed=1), 1e12 * randn(1, 8, seed=2)])
+
+
+def expected(x, r, p, kind):
+    rows = [nearest.sphere(row, r, p, kind == "ball") for row in x.numpy()]
+    return torch.tensor(np.array(rows, dtype=np.float64))
+
+
+@pytest.mark.parametrize(("p", "kind"), list(itertools.product(PS, KINDS)))
+def test_points_outside_go_to_the_nearest_point(p, kind):
+    x = points()
+    y = LpProjection(p, 1.0, kind)(x)
+    torch.testing.assert_close(y, expected(x, 1.0, p, kind), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(("p", "scale"), list(itertools.product(PS, (1e-150, 1e-30, 1e30, 1e150))))
+def test_scale_does_not_matter(p, scale):
+    x = points()[:6]
+    y = LpProjection(p, torch.tensor(scale, dtype=F64))(x * scale)
+    torch.testing.assert_close(y / scale, LpProjection(p)(x), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("p", "kind", "dtype"), list(itertools.product(PS, KINDS, (torch.float32, F64))))
+def test_the_nearest_point_is_feasible_to_the_last_bits_also_for_large_entries(p, kind, dtype):
+    x = torch.cat([1e4 * randn(20, 300), 1e4 + randn(20, 300, seed=3), 1e4 * torch.ones(1, 300, dtype=F64)]).to(dtype)
+    y = LpProjection(p, 1.0, kind)(x).numpy()
+    sizes = np.array([float(nearest.norm(row, p)) for row in y])
+    assert np.abs(sizes - 1.0).max() <= 4 * torch.finfo(dtype).eps * max(1.0, 0.0 if math.isinf(p) else p / 2)
+
+
+@pytest.mark.parametrize("p", PS)
+def test_points_of_a_ball_stay_and_their_derivative_is_one(p):
+    x = (0.05 * randn(3, 6)).requires_grad_()
+    y = LpProjection(p, 1.0, "ball")(x)
+    assert torch.equal(y, x)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.ones_like(x))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_points_inside_a_sphere_go_to_its_nearest_point(p):
+    x = torch.cat([0.1 * randn(5, 6), torch.tensor([[0.1, 0.1, 0, 0, -0.1, 0]], dtype=F64)])
+    torch.testing.assert_close(LpProjection(p)(x), expected(x, 1.0, p, "sphere"), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("p", "seed"), list(itertools.product((1.2, 1.7, 2.5, 4.0, 9.0), range(3))))
+def test_no_point_of_a_sphere_is_nearer_to_a_point_inside(p, seed):
+    angle = torch.linspace(0, 2 * math.pi, 20001, dtype=F64)
+    circle = torch.stack([angle.cos(), angle.sin()], -1)
+    surface = circle / (circle.abs() ** p).sum(-1, keepdim=True) ** (1 / p)
+    x = torch.rand(1, 2, dtype=F64, generator=torch.Generator().manual_seed(seed)) * 0.6
+    found = (LpProjection(p)(x) - x).norm()
+    assert found <= (surface - x).norm(dim=-1).min() + 1e-9
+
+
+def test_at_ties_and_at_the_centre_the_choice_is_the_documented_one():
+    tie, centre = torch.tensor([0.5, 0.5], dtype=F64), torch.zeros(4, dtype=F64)
+    assert LpProjection(math.inf)(tie).tolist() == [1.0, 0.5]
+    assert LpProjection(math.inf)(centre).tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert LpProjection(3)(centre).tolist() == [1.0, 0.0, 0.0, 0.0]
+    for p, entry in ((1, 0.25), (2, 0.5), (1.5, 4 ** (-1 / 1.5))):
+        torch.testing.assert_close(LpProjection(p)(centre), torch.full_like(centre, entry))
+
+
+@pytest.mark.parametrize(("p", "kind"), list(itertools.product(PS, KINDS)))
+def test_gradients_are_finite_at_ties_zeros_the_centre_and_the_surface(p, kind):
+    rows = [[0.0] * 4, [1.0, 0, 0, 0], [0.5] * 4, [0.25] * 4, [2.0, 2, 0, 0], [1e-30, 0, 0, 0], [1e30, 1, 0, 0]]
+    for dtype in (torch.float32, F64):
+        x = torch.tensor(rows, dtype=dtype, requires_grad=True)
+        radius = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+        y = LpProjection(p, radius, kind)(x)
+        for gradient in torch.autograd.grad(y.sum(), (x, radius)):
+            assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(("p", "kind", "weighted"), list(itertools.product(PS, KINDS, (False, True))))
+def test_derivatives_in_points_radii_and_weights_are_those_of_differences(p, kind, weighted):
+    x = torch.cat([2 * randn(3, 5, seed=4), 0.1 * randn(1, 5, seed=5)])
+    r = torch.tensor([0.7, 1.1, 0.4, 0.9], dtype=F64)
+    w = (0.5 + torch.rand(4, 5, dtype=F64, generator=torch.Generator().manual_seed(6)),) if weighted else ()
+    inputs = tuple(t.clone().requires_grad_() for t in (x, r, *w))
+
+    def layer(x, r, *w):
+        return LpProjection(p, r, kind, weights=w[0] if w else None)(x)
+
+    assert torch.autograd.gradcheck(layer, inputs, atol=1e-6, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(layer, inputs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("p", "kind", "weighted"), list(itertools.product((1.0, 2.0, 3.0, math.inf), KINDS, (False, True)))
+)
+def test_any_solver_of_the_problem_agrees_in_value_and_gradient(p, kind, weighted):
+    x = torch.cat([2 * randn(2, 4, seed=7), 0.05 * randn(1, 4, seed=8)])
+    r = torch.tensor(0.8, dtype=F64)
+    w = (torch.tensor([0.6, 1.4, 0.9, 1.2], dtype=F64),) if weighted else ()
+    layer = LpProjection(p, r, kind, weights=w[0] if weighted else None)
+    inputs = tuple(t.clone().requires_grad_() for t in (x, r, *w))
+    values, gradients = [], []
+    for solver in ("projection.exact", "scipy"):
+        y = al.argmin(layer.problem, *inputs, solver=solver)
+        values.append(y.detach())
+        gradients.append(torch.autograd.grad((y * randn(3, 4, seed=9)).sum(), inputs))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-6, atol=1e-7)
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
+    assert al.solve(layer.problem, *inputs, solver="projection.exact").ok.all()
+
+
+def test_the_implicit_form_is_the_unmasked_matrix_of_the_paper():
+    x = torch.tensor([3.0, -2.0, 0.1, 0.2], dtype=F64, requires_grad=True)
+    y = LpProjection(1, plateau="implicit")(x)
+    s = y.detach().sign()
+    jacobian = torch.autograd.functional.jacobian(LpProjection(1, plateau="implicit"), x)
+    torch.testing.assert_close(jacobian, torch.eye(4, dtype=F64) - torch.outer(s, s) / s.abs().sum())
+    y = LpProjection(math.inf, plateau="implicit")(x)
+    s = torch.where(y.detach().abs() >= 1, y.detach().sign(), 0.0)
+    jacobian = torch.autograd.functional.jacobian(LpProjection(math.inf, plateau="implicit"), x)
+    torch.testing.assert_close(jacobian, torch.eye(4, dtype=F64) - torch.outer(s, s) / s.abs().sum())
+
+
+@pytest.mark.parametrize(
+    ("p", "kind", "dtype"), list(itertools.product(PS, KINDS, (torch.float16, torch.bfloat16, torch.float32)))
+)
+def test_short_floats_give_the_rounded_answer_and_gradient(p, kind, dtype):
+    x, g = (3 * randn(4, 40, seed=10)).to(dtype), randn(4, 40, seed=11).to(dtype)
+    wide, short = x.double().requires_grad_(), x.clone().requires_grad_()
+    layer = LpProjection(p, 2.0, kind)
+    y, exact = layer(short), layer(wide)
+    assert y.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), exact, rtol=4 * eps, atol=4 * eps)
+    (bar,) = torch.autograd.grad(y, short, g)
+    (exact_bar,) = torch.autograd.grad(exact, wide, g.double())
+    assert bar.dtype == dtype
+    torch.testing.assert_close(bar.double(), exact_bar, rtol=60 * eps, atol=60 * eps)
+
+
+@pytest.mark.parametrize("p", PS)
+def test_a_batch_of_any_shape_and_dimension_equals_its_rows(p):
+    x = 2 * randn(2, 3, 5, 4)
+    layer = LpProjection(p, dim=1)
+    together = layer(x)
+    assert together.shape == x.shape
+    for i, j, k in itertools.product(range(2), range(5), range(4)):
+        torch.testing.assert_close(together[i, :, j, k], LpProjection(p)(x[i, :, j, k]), rtol=1e-12, atol=1e-14)
+    assert LpProjection(p)(x[0, 0]).shape == (5, 4)
+    assert LpProjection(p)(x[:0]).shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize("p", PS)
+def test_radii_may_differ_and_learn(p):
+    x, r = 3 * randn(4, 6), torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=F64, requires_grad=True)
+    y = LpProjection(p, r)(x)
+    for i in range(4):
+        torch.testing.assert_close(y[i], LpProjection(p, r[i].item())(x[i]), rtol=1e-12, atol=1e-13)
+    layer = LpProjection(p, torch.nn.Parameter(torch.tensor(1.0, dtype=F64)))
+    assert [name for name, _ in layer.named_parameters()] == ["radius"]
+    layer(x).square().sum().backward()
+    assert layer.radius.grad is not None
+
+
+@pytest.mark.parametrize("p", PS)
+def test_transforms_of_torch_func_agree_with_autograd(p):
+    x = 2 * randn(3, 4)
+    layer = LpProjection(p, 0.8)
+    expected = torch.autograd.functional.jacobian(layer, x)
+    torch.testing.assert_close(torch.func.jacrev(layer)(x), expected)
+    torch.testing.assert_close(torch.func.jacfwd(layer)(x), expected)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
+def test_layers_are_values_and_nodes():
+    layer = LpProjection(1, torch.nn.Parameter(torch.tensor(0.5)), "ball")
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        x = randn(3, 5, dtype=torch.float32)
+        assert torch.equal(twin(x), layer(x))
+    model = torch.nn.Sequential(layer)
+    al.set_solver(model, "scipy.slsqp")
+    torch.testing.assert_close(model(x), LpProjection(1, 0.5, "ball")(x), rtol=1e-5, atol=1e-6)
+    assert "p=1.0" in repr(layer)
+
+
+def test_rows_that_defeat_newton_are_sorted():
+    x = 0.5 ** torch.arange(0, 200, dtype=F64) * 1e6 + torch.linspace(0, 1e-3, 200, dtype=F64)
+    y = LpProjection(1, 1.9e6, "sphere")(x)
+    reference = torch.tensor(np.array(nearest.sphere(x.numpy(), 1.9e6, 1), dtype=np.float64))
+    torch.testing.assert_close(y, reference, rtol=1e-12, atol=1e-8)
+
+
+# Bad input.
+
+
+def test_p_below_one_is_refused_with_the_reason():
+    with pytest.raises(al.ProblemError, match=r"p is 0.5; it must be at least 1: below 1 the Lp ball is not convex"):
+        LpProjection(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "cube"}, "kind must be 'sphere' or 'ball', not 'cube'"),
+        ({"plateau": "both"}, "plateau must be 'mask' or 'implicit', not 'both'"),
+        ({"radius": -1.0}, "radius is -1.0; it must be finite and not negative"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(al.ProblemError, match=message):
+        LpProjection(2, **arguments)
+
+
+@pytest.mark.parametrize(("p", "bad"), list(itertools.product(PS, (math.nan, math.inf))))
+def test_a_row_that_is_not_finite_is_named_or_lost_alone(p, bad):
+    x = randn(3, 4)
+    x[1, 2] = bad
+    if not (math.isinf(p) and math.isinf(bad)):
+        with pytest.raises(al.ProblemError, match="row 1 of the points to project"):
+            LpProjection(p)(x)
+    y = LpProjection(p, throw=False)(x)
+    assert torch.equal(y[[0, 2]], LpProjection(p)(x[[0, 2]]))
+
+
+def test_radii_and_weights_out_of_range_are_named():
+    with pytest.raises(al.ProblemError, match=r"row 0 .* radii not negative and weights positive"):
+        LpProjection(2, torch.tensor(-1.0))(torch.ones(2, 3))
+    with pytest.raises(al.ProblemError, match=r"row 0 .* weights positive"):
+        LpProjection(2, weights=torch.tensor([1.0, 0.0, 1.0]))(torch.ones(3))
+
+
+# The simplex.
+
+
+def test_the_simplex_agrees_with_sorting_in_extended_precision():
+    x = torch.cat([points(), -points()])
+    reference = torch.tensor(np.array([nearest.simplex(row, 1.5) for row in x.numpy()], dtype=np.float64))
+    torch.testing.assert_close(SimplexProjection(1.5)(x), reference, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_simplex_is_met_to_the_last_bits(dtype):
+    x = torch.cat([1e4 * randn(20, 300), 1e4 + randn(20, 300, seed=3)]).to(dtype)
+    y = SimplexProjection()(x)
+    assert (y >= 0).all()
+    assert (y.double().sum(-1) - 1).abs().max() <= 4 * torch.finfo(dtype).eps
