@@ -33,6 +33,7 @@ ATTACH_TOLERANCE_SINGLE = 1e-3
 """Scaled residual that a value given in a shorter float may have."""
 
 
+@entry
 def argmin(
     problem: Problem,
     *parameters: Any,

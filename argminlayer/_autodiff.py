@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -58,16 +59,16 @@ def entry(function: F) -> F:
     ``torch.compile`` breaks the graph there instead of tracing into solvers, and inference mode, in which nothing can
     be differentiated, becomes no_grad.
     """
-    eager: Callable[..., Any] = torch.compiler.disable(function)
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_inference_mode_enabled():
-            return eager(*args, **kwargs)
+            return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
-            return eager(*args, **kwargs)
+            return function(*args, **kwargs)
 
-    wrapped: Any = run
+    # outermost, so that a compiled model meets one break and nothing that it could trace in part
+    wrapped: Any = torch.compiler.disable(run)
     return cast(F, wrapped)
 
 
@@ -85,6 +86,20 @@ def nested_forward_mode() -> bool:
     """Return whether a forward-mode transform runs inside another."""
     levels = retrieve_all_functorch_interpreters() if inside_transform() else []
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1
+
+
+def without_saved_tensor_hooks() -> AbstractContextManager[Any]:
+    """Return a context in which what autograd saves is kept as it is, whatever the hooks of the caller.
+
+    Checkpointing counts what a module saves; the graphs that a solver builds and drops again are none of it.
+    """
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def without_finished_levels(tensor: Tensor) -> Tensor:

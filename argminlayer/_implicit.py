@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from ._adjoint import Adjoint
-from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode, without_finished_levels
+from ._autodiff import (
+    derivative_wanted,
+    inside_transform,
+    nested_forward_mode,
+    without_finished_levels,
+    without_saved_tensor_hooks,
+)
 from ._backward import AbstractBackward, Anchor, Node, envelope_jvp, envelope_vjp, refuse
 from ._batching import unfold, widen, widen_parameters
 from ._errors import NotDifferentiable
@@ -124,7 +130,8 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         task, tensors = inputs[0], tuple(t.detach() for t in inputs[1:])
-        outcome = task.run(task.problem, task.layout, tensors[task.given :], tensors[: task.given], task.record)
+        with without_saved_tensor_hooks():
+            outcome = task.run(task.problem, task.layout, tensors[task.given :], tensors[: task.given], task.record)
         task.record.sound = bool(outcome.differentiable.all())
         return tuple(tensors_of(outcome))
 

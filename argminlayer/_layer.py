@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from . import _registry
 from ._argmin import argmin
+from ._autodiff import entry
 from ._backward import KKT, AbstractBackward
 from ._errors import ProblemError, SolverError, near_matches
 from ._problem import Problem
@@ -52,6 +53,7 @@ class ArgminLayer(nn.Module):
         self.options = dict(options or {})
         self.throw = throw
 
+    @entry
     def forward(self, *parameters: Any, solver: str | AbstractSolver | None = None, start: Any = None) -> Variables:
         """Return the minimiser for these parameters.
 
