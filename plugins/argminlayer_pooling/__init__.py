@@ -1,0 +1,15 @@
+"""Robust pooling: means that do not follow outliers, exact and global, with exact gradients."""
+
+import argminlayer as al
+
+from ._layers import RobustPool as RobustPool
+from ._problem import pooling_problem as pooling_problem
+from ._solver import Robust as Robust
+
+__all__ = ["Robust", "RobustPool", "pooling_problem"]
+
+
+@al.hookimpl
+def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
+    """Return the solvers of this plugin."""
+    return [Robust]

@@ -1,0 +1,115 @@
+"""Pooling with a convex penalty: safeguarded Newton steps, and bisection over the sorted points where those fail."""
+
+import torch
+from torch import Tensor
+
+from ._penalties import AbstractPenalty, Huber, weighted
+from ._rows import Rows, sort_rows
+
+MOST_STEPS = 30
+"""Newton steps before a row is left to bisection; a handful is usual."""
+MOST_BISECTIONS = 400
+"""More than bisection needs between any two doubles."""
+FAR = 1e6
+"""Rows that spread over more than this many alpha are left to bisection in double precision."""
+FLAT = 0.1
+"""So are rows whose mean curvature is below this over the root of n: rounding would move their solution."""
+SAMPLE = 64
+"""Points of a row whose median is the start."""
+
+
+def pool_convex(penalty: AbstractPenalty, rows: Rows) -> Tensor:
+    """Return ``argmin_u sum_i w_i phi(x_i - u)`` of a block of rows, (rows,), in double precision.
+
+    Newton's method within a bracket, from the median of a sample. Where it meets trouble (a spread of many orders of
+    magnitude, hardly any curvature, no convergence) the row is solved again in double precision, within two
+    neighbouring points that bisection over the sorted ones finds. For Huber's penalty, whose slope is linear between
+    kinks, both end at the exact solution; where solutions fill an interval, it is the middle of that.
+    """
+    u, hard = _newton(penalty, rows)
+    if bool(hard.any()):
+        where = hard.nonzero()[:, 0]
+        u[where] = _bisect(penalty, rows[where].double())
+    return u
+
+
+def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return solutions in double precision, and which rows are too hard, (rows,)."""
+    x, weights, alpha = rows.x, rows.weights, rows.alpha[:, 0].to(rows.x.dtype)
+    low, high = x.amin(-1), x.amax(-1)
+    u = x[:, :: -(-x.shape[-1] // SAMPLE)].median(-1).values
+    exact, eps = isinstance(penalty, Huber), torch.finfo(x.dtype).eps
+    # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero
+    short = (2.0 * eps if exact else 0.1 * eps**0.5) * alpha
+    done = hard = high - low > FAR * alpha
+    for _ in range(MOST_STEPS):
+        slope, curvature = (weighted(term, weights).sum(-1) for term in penalty.both(rows.residuals(u)))
+        low, high = torch.where(slope >= 0, u, low), torch.where(slope <= 0, u, high)
+        step = torch.where(slope == 0, slope, alpha * slope / curvature)
+        new = u + step
+        inside = (new >= low) & (new <= high)
+        last = inside & (step.abs() <= (short + 2.0 * eps * u.abs() if exact else short))
+        solution = u.double() + step.double()
+        u = torch.where(done | last, u, torch.where(inside, new, 0.5 * (low + high)))
+        done = done | last
+        if bool(done.all()):
+            break
+    flat = _alone(rows, solution, 1e-5) if exact else curvature < FLAT * x.shape[-1] ** -0.5 * rows.total
+    return solution, hard | ~done | flat
+
+
+def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:
+    """Return the solutions of rows in double precision, (rows,)."""
+    s = sort_rows(rows)
+    first = torch.zeros_like(rows.alpha[:, 0], dtype=torch.int64)
+    last = torch.full_like(first, s.x.shape[-1] - 1)
+    for _ in range(s.x.shape[-1].bit_length()):
+        middle = (first + last) // 2
+        rising = _pull(penalty, s, s.x.gather(-1, middle[:, None])[:, 0]) > 0
+        first, last = torch.where(rising, middle, first), torch.where(rising, last, middle)
+    low, high = (s.x.gather(-1, at[:, None])[:, 0] for at in (first, last))
+    u = _within(penalty, s, low, high)
+    return _middle(s, u) if isinstance(penalty, Huber) else u
+
+
+def _within(penalty: AbstractPenalty, rows: Rows, low: Tensor, high: Tensor) -> Tensor:
+    """Return the solutions between two bounds: Newton steps where they stay inside, else bisection."""
+    alpha = rows.alpha[:, 0]
+    u = low + 0.5 * (high - low)
+    for _ in range(MOST_BISECTIONS):
+        slope = _pull(penalty, rows, u)
+        curvature = weighted(penalty.curvature(_residuals(rows, u)), rows.weights).sum(-1)
+        low, high = torch.where(slope >= 0, u, low), torch.where(slope <= 0, u, high)
+        new = u + alpha * slope / curvature
+        inside = (new >= low) & (new <= high)
+        new = torch.where(inside, new, low + 0.5 * (high - low))
+        new = torch.where(slope == 0, u, new)
+        settled = (new - u).abs() <= torch.finfo(torch.float64).eps * u.abs()
+        u = new
+        if bool(settled.all()):
+            break
+    return u
+
+
+def _residuals(rows: Rows, u: Tensor) -> Tensor:
+    return rows.residuals(u).clamp_(-1e150, 1e150)  # whose squares are finite
+
+
+def _pull(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> Tensor:
+    return penalty.pull(_residuals(rows, u), rows.weights)
+
+
+def _middle(rows: Rows, u: Tensor) -> Tensor:
+    """Return the middle between the neighbouring points where no point is nearer than alpha, else ``u``."""
+    there = rows.x if rows.weights is None else torch.where(rows.weights > 0, rows.x, torch.nan)
+    below = torch.where(there < u[:, None], there, -torch.inf).amax(-1)
+    above = torch.where(there > u[:, None], there, torch.inf).amin(-1)
+    return torch.where(_alone(rows, u, 1e-9), 0.5 * below + 0.5 * above, u)
+
+
+def _alone(rows: Rows, u: Tensor, tolerance: float) -> Tensor:
+    """Return where no point that counts is nearer than alpha, up to a tolerance: solutions fill an interval."""
+    distance = rows.residuals(u).abs_()
+    if rows.weights is not None:
+        distance.masked_fill_(rows.weights <= 0, torch.inf)
+    return distance.amin(-1) >= 1.0 - tolerance
