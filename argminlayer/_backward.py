@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from ._functions import Functions
 from ._kkt import AbstractSystem
 from ._layout import fill_floats, floats_of
 from ._proximal import Proximal
+from ._replay import REPLAYS
 from ._solution import Certificate
 
 Parameters = tuple[Tensor, ...]
@@ -115,7 +116,7 @@ class KKTRule(AbstractBackward):
         """Pull cotangents of (z, nu, lambda, zeta) back: ``x_bar = -(dF/dx)' K^{-1} w_bar``."""
         z_bar, nu_bar, lam_bar, zeta_bar = cotangents
         weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, -zeta_bar))
-        return _pull(lambda x: -_weighted(node, weights, x), parameters)
+        return _pull_weighted(node, weights, parameters)
 
     def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         """Push tangents of the parameters forward to (z, nu, lambda, zeta): ``w_dot = -K^{-1} (dF/dx) x_dot``.
@@ -228,6 +229,21 @@ def _bound_terms(node: Node, weight: Tensor, parameters: Parameters) -> Tensor:
 def _pull(function: Callable[[Parameters], Tensor], parameters: Parameters) -> tuple[Tensor | None, ...]:
     """Return the gradient of a scalar function of the parameters, None for those that are not floats."""
     pulled = iter(gradient(lambda *x: function(fill_floats(parameters, x)), *floats_of(parameters)))
+    return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
+
+
+def _pull_weighted(node: Node, weights: tuple[Tensor, ...], parameters: Parameters) -> tuple[Tensor | None, ...]:
+    """Return ``-(dF/dx)' v``, from a recording where there is one."""
+    fixed = (node.z, node.nu, node.lam, node.zeta, node.at_lower, node.at_upper)
+
+    def program(*tensors: Tensor) -> tuple[Tensor, ...]:
+        x, at, v = tensors[: len(parameters)], tensors[len(parameters) : -4], tensors[-4:]
+        z, nu, lam, zeta, below, above = at
+        there = replace(node, z=z, nu=nu, lam=lam, zeta=zeta, at_lower=below, at_upper=above)
+        return tuple(g for g in _pull(lambda y: -_weighted(there, v, y), x) if g is not None)
+
+    key = ("weighted", node.functions.key)
+    pulled = iter(REPLAYS.run(node.functions.problem, key, program, (*parameters, *fixed, *weights), len(weights)))
     return tuple(next(pulled) if p.is_floating_point() else None for p in parameters)
 
 

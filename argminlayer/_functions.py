@@ -1,7 +1,7 @@
 """Objective, constraints and Lagrangian of a problem for a whole batch of flat variables."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ class Functions:
     def on(self, layout: Layout) -> "Functions":
         """Return the same functions for another batch."""
         return Functions(self.problem, layout, self.mappable)
+
+    @property
+    def key(self) -> Hashable:
+        """What a recorded program depends on besides the problem."""
+        return type(self).__name__, self.layout, self.mapped
 
     def batched(self, function: Callable[..., Tensor], z: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
         """Return ``function([z,] *parameters)`` of every instance, stacked along the first dimension."""
