@@ -80,6 +80,16 @@ class Backend(abc.ABC, Generic[V]):
     def where(self, condition: V, x: V, y: V) -> V:
         """Return x where the condition is 1, y where it is 0; the condition depends on variables or parameters."""
 
+    def opaque(self, inputs: Sequence[V], entries: int) -> V | None:
+        """Return what stands for the result of an operator without a rule; None refuses the operator.
+
+        Args:
+            inputs: what the operator reads.
+            entries: length of its result.
+        """
+        del inputs, entries
+        return None
+
     def share(self, x: V) -> V:
         """Return a vector that is about to be read several times, in the form in which sharing costs nothing."""
         return x

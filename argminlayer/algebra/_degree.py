@@ -69,9 +69,6 @@ def prove_degree(algebra: Algebra) -> Degree:
 
     Products of entries add degrees, sums take the largest, a function of a constant is constant, and anything else is
     nonlinear. Numbers count where they are zero; parameters are taken to be any number.
-
-    Raises:
-        AlgebraError: an operator has no algebraic form.
     """
     variables = np.ones(algebra.size, dtype=np.int64)
     parameters = np.zeros(algebra.values.shape[1], dtype=np.int64)
@@ -132,6 +129,10 @@ class _DegreeBackend(Backend[Degrees]):
 
     def where(self, condition: Degrees, x: Degrees, y: Degrees) -> Degrees:
         return np.where(condition > 0, NONLINEAR, np.maximum(x, y))
+
+    def opaque(self, inputs: Sequence[Degrees], entries: int) -> Degrees:
+        constant = all((degrees <= 0).all() for degrees in inputs)
+        return np.full(entries, 0 if constant else NONLINEAR)
 
 
 def _product(x: Degrees, y: Degrees) -> Degrees:

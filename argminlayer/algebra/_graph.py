@@ -70,11 +70,7 @@ class Algebra:
 
     @cached_property
     def degree(self) -> "Degree":
-        """The proved degree of objective and constraints in the variables: linear, quadratic, or nothing.
-
-        Raises:
-            AlgebraError: an operator has no algebraic form.
-        """
+        """The proved degree of objective and constraints in the variables: linear, quadratic, or nothing."""
         from ._degree import prove_degree
 
         return prove_degree(self)

@@ -63,7 +63,7 @@ def interpret(algebra: Algebra, backend: Backend[V], variables: V, parameters: V
             found[index] = Value(part.data, shape, boolean=algebra.dtypes[index] == torch.bool)
     uses = _uses(algebra)
     for operation in algebra.operations:
-        _step(machine, operation, found, uses)
+        _step(machine, algebra, operation, found, uses)
     objective, equality, inequality = (
         None if index is None or algebra.shapes[index].numel() == 0 else machine.value(found[index]).data
         for index in algebra.outputs
@@ -83,10 +83,12 @@ def _uses(algebra: Algebra) -> dict[int, int]:
     return uses
 
 
-def _step(machine: Machine[V], operation: Operation, found: dict[int, Any], uses: Mapping[int, int]) -> None:
+def _step(
+    machine: Machine[V], algebra: Algebra, operation: Operation, found: dict[int, Any], uses: Mapping[int, int]
+) -> None:
     def find(index: int) -> Any:
         if index not in found:
-            raise Unsupported("gives positions that depend on the variables")
+            raise Unsupported("reads an index that depends on the variables")
         return found[index]
 
     try:
@@ -94,7 +96,9 @@ def _step(machine: Machine[V], operation: Operation, found: dict[int, Any], uses
         kwargs = {key: fill(value, find) for key, value in operation.kwargs}
         results = apply(machine, operation.target, args, kwargs)
     except Unsupported as error:
-        raise AlgebraError(f"{operation.location}: the operator `{operation.name}` {error}. {INSTEAD}") from error
+        results = _opaque(machine, algebra, operation, found)
+        if not results:
+            raise AlgebraError(f"{operation.location}: the operator `{operation.name}` {error}. {INSTEAD}") from error
     moved = is_movement(operation.name, {})
     for index, result in zip(operation.outputs, results, strict=False):
         if index is None or result is None:
@@ -102,6 +106,16 @@ def _step(machine: Machine[V], operation: Operation, found: dict[int, Any], uses
         if isinstance(result, Value) and uses.get(index, 0) > 1 and not moved:
             result = Value(machine.backend.share(result.data), result.shape, result.boolean, result.square)
         found[index] = result
+
+
+def _opaque(machine: Machine[V], algebra: Algebra, operation: Operation, found: Mapping[int, Any]) -> tuple[Any, ...]:
+    inputs = [machine.value(found[index]).data for index in operation.inputs if index in found]
+    shapes = [algebra.shapes[index] for index in operation.outputs if index is not None]
+    vectors = [machine.backend.opaque(inputs, shape.numel()) for shape in shapes]
+    if any(vector is None for vector in vectors):
+        return ()
+    values = iter([Value(vector, shape) for vector, shape in zip(vectors, shapes, strict=True)])
+    return tuple(None if index is None else next(values) for index in operation.outputs)
 
 
 def apply(machine: Machine[V], target: OpOverload, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -28,6 +28,8 @@ _SHAPE_ONLY = {
     )
 }
 """Operators whose result depends on the shape of their argument alone."""
+_TAKES_FROM_FIRST = {"aten::index", "aten::_unsafe_index", "aten::masked_select"}
+"""Operators whose first argument does not decide the shape of the result, although others do."""
 _READS_SHAPES = {"aten::is_same_size", "aten::_has_same_storage_numel"}
 _SOLVES = {
     "aten::_linalg_solve_ex": ("A", "B"),
@@ -41,7 +43,11 @@ _LEAVES_TORCH = {
     torch.Tensor.tolist: ".tolist()",
     torch.Tensor.__array__: "a conversion to NumPy",
 }
+_COPIES = {torch.tensor: "torch.tensor", torch.as_tensor: "torch.as_tensor", torch.asarray: "torch.asarray"}
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 INSTEAD = "Solvers that only evaluate the functions, such as those of the plugin 'scipy', take the problem as it is."
+
+_DETACHES = "detaches a value that depends on the variables, so that the derivative is not that of the function"
 
 
 class Taint(IntEnum):
@@ -242,7 +248,12 @@ class Where(TorchFunctionMode):
         code = frame.f_code if frame else None
         self._location = Location(self.role, code.co_filename, frame.f_lineno, code.co_name) if frame and code else None
         if func in _LEAVES_TORCH:
-            self._check_leaving(args[0], _LEAVES_TORCH[func])
+            self._check_leaving(args[0], f"{_LEAVES_TORCH[func]} takes")
+        elif func in _COPIES and args and (func is torch.tensor or not isinstance(args[0], Tensor)):
+            for part in _tensors(args[0]):
+                self._check_leaving(part, f"{_COPIES[func]}, unlike torch.stack, takes")
+        elif func == _DATA and self._taint(args[0]) == Taint.VARIABLE:
+            raise self.refusal(_DETACHES)
         return func(*args, **(kwargs or {}))
 
     @property
@@ -265,15 +276,25 @@ class Where(TorchFunctionMode):
             self._user[file] = known
         return known
 
-    def _check_leaving(self, tensor: Tensor, what: str) -> None:
+    def _taint(self, tensor: Tensor) -> Taint:
         assert self.recorder is not None
-        inner = torch._from_functional_tensor(tensor) if torch._is_functional_tensor(tensor) else tensor
-        taint = self.recorder.taint_of(inner)
+        return self.recorder.taint_of(
+            torch._from_functional_tensor(tensor) if torch._is_functional_tensor(tensor) else tensor
+        )
+
+    def _check_leaving(self, tensor: Tensor, what: str) -> None:
+        taint = self._taint(tensor)
         if taint != Taint.CONSTANT:
             whose = "the variables" if taint == Taint.VARIABLE else "a parameter"
-            raise self.refusal(
-                f"{what} takes values of {whose} out of torch, where they cannot be followed; compute with torch"
-            )
+            raise self.refusal(f"{what} values of {whose} out of torch, where they cannot be followed")
+
+
+def _tensors(data: Any) -> Iterator[Tensor]:
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, list | tuple):
+        for part in data:
+            yield from _tensors(part)
 
 
 class _Recorder(TorchDispatchMode):
@@ -285,6 +306,7 @@ class _Recorder(TorchDispatchMode):
         self.recording = Recording()
         self._known: dict[int, int] = {}
         self._kept: list[Tensor] = []
+        self._made: set[int] = set()
 
     def add(self, tensor: Tensor, taint: Taint) -> int:
         """Make a value of a tensor and return its index."""
@@ -328,9 +350,9 @@ class _Recorder(TorchDispatchMode):
             raise self.where.refusal(f"`{operator_name(func)}` is random; pass the random numbers as a parameter")
         name = func._schema.name
         if name == "aten::detach" and taint == Taint.VARIABLE:
-            raise self.where.refusal(
-                "detaches a value that depends on the variables, so that the derivative is not that of the function"
-            )
+            raise self.where.refusal(_DETACHES)
+        if torch.Tag.dynamic_output_shape in func.tags and self._chooses(name, inputs):
+            raise self.where.refusal(f"the operator `{operator_name(func)}` has an index that depends on the variables")
         if name in _SOLVES and taint == Taint.VARIABLE:
             product = self._solve_by_product(func, args, used)
             if product is not None:
@@ -363,7 +385,11 @@ class _Recorder(TorchDispatchMode):
         if not isinstance(result, Tensor):
             return None
         known = self._known.get(id(result))
-        return known if known is not None else self.add(result, taint)
+        if known is not None:
+            return known
+        index = self.add(result, taint)
+        self._made.add(index)
+        return index
 
     def _read(
         self, func: OpOverload, inputs: tuple[Any, ...], named: tuple[tuple[str, Any], ...], taint: Taint, value: Any
@@ -381,6 +407,11 @@ class _Recorder(TorchDispatchMode):
             operation = Operation(func, inputs, named, (), taint, self.where.location)
             self.recording.guards.append(Guard(operation, value))
         return value
+
+    def _chooses(self, name: str, inputs: tuple[Any, ...]) -> bool:
+        """Say whether the variables decide how long the result of an operator is."""
+        deciding = inputs[1:] if name in _TAKES_FROM_FIRST else inputs
+        return any(self.recording.taints[i] == Taint.VARIABLE for i in references(deciding))
 
     def _solve_by_product(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record the solution of a system whose matrix does not depend on the variables: a product with its inverse.
@@ -416,7 +447,7 @@ class _Recorder(TorchDispatchMode):
         packet = getattr(torch.ops.aten, operator_name(func).removesuffix("_"), None)
         plain: OpOverload | None = getattr(packet, func._overloadname, None) if packet and name.endswith("_") else None
         index = self._known.get(id(changed))
-        if plain is None or index is None:
+        if plain is None or index is None or index not in self._made:
             raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that was made elsewhere")
         if name not in _RESHAPES_IN_PLACE:
             storage = changed.untyped_storage()._cdata

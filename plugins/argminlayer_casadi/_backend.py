@@ -53,6 +53,8 @@ class CasADiBackend(al.algebra.Backend[Vector]):
         return ca.MX(ca.DM(numbers.numpy()))
 
     def gather(self, vector: Vector, index: np.ndarray[Any, np.dtype[np.int64]]) -> Vector:
+        if vector.shape[0] == 1:
+            return ca.repmat(vector, len(index), 1)
         first, count = (int(index[0]), len(index)) if len(index) else (0, 0)
         step = int(index[1]) - first if count > 1 else 1
         if count and step > 0 and (index == np.arange(first, first + step * count, step)).all():

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 import argminlayer as al
 
 from ._backend import CasADiBackend
-from ._solvers import IPOPT, AbstractCasADi
+from ._solvers import IPOPT, SQP, AbstractCasADi
 
 Array = NDArray[np.float64]
 
@@ -35,8 +34,8 @@ class Program:
     Attributes:
         key: the signature of the algebra.
         x: the variables.
-        p: the parameters.
-        f: the objective.
+        p: the parameters, and last the scale of the objective.
+        f: the objective, times its scale.
         g: equalities, then inequalities.
         entries: mean number of entries of what the operators compute.
     """
@@ -63,6 +62,11 @@ class Program:
         except RuntimeError:
             return False
         return True
+
+    @cached_property
+    def slope(self) -> Any:
+        """``(x, p) ->`` the gradient of the objective."""
+        return ca.Function("slope", [self.x, self.p], [ca.gradient(self.f, self.x)])
 
     @cached_property
     def residual(self) -> Any:
@@ -128,7 +132,8 @@ def _build(problem: al.BoundProblem, algebra: al.algebra.Algebra) -> Program:
     counts = [shape.numel() for shape in (algebra.shapes[o.outputs[0]] for o in algebra.operations if o.outputs[0])]
     objective = ca.MX(0) if problem.problem.objective is None else f
     entries = float(np.mean(counts)) if counts else 1.0
-    return Program(algebra.key, x, p, objective, ca.vertcat(equality, inequality), entries)
+    scale = ca.MX.sym("scale")
+    return Program(algebra.key, x, ca.vertcat(p, scale), scale * objective, ca.vertcat(equality, inequality), entries)
 
 
 def ca_tuple(results: Any) -> tuple[Any, ...]:
@@ -153,13 +158,15 @@ def _compile(settings: AbstractCasADi, program: Program) -> Compiled:
         note = f"limited-memory Hessian, because the exact one has {nonzeros} nonzeros (hessian='exact' insists)"
     expand = program.entries < SCALAR if settings.expand == "auto" else settings.expand == "yes"
     expand = expand and program.has_scalar_form
-    make: Callable[..., tuple[Any, Clock | None]] = _ipopt if isinstance(settings, IPOPT) else _sqp
     nlp = {"x": program.x, "p": program.p, "f": program.f, "g": program.g}
-    function, clock = make(settings, nlp, limited, expand)
-    return Compiled(function, note, clock)
+    if isinstance(settings, IPOPT):
+        return Compiled(_ipopt(settings, nlp, limited, expand), note)
+    assert isinstance(settings, SQP)
+    clock = Clock(nlp) if settings.time_limit is not None else None
+    return Compiled(_sqp(settings, nlp, limited, expand, clock), note, clock)
 
 
-def _ipopt(settings: IPOPT, nlp: dict[str, Any], limited: bool, expand: bool) -> tuple[Any, None]:
+def _ipopt(settings: IPOPT, nlp: dict[str, Any], limited: bool, expand: bool) -> Any:
     options: dict[str, Any] = {
         "tol": settings.tol,
         "max_iter": settings.max_iter,
@@ -173,10 +180,10 @@ def _ipopt(settings: IPOPT, nlp: dict[str, Any], limited: bool, expand: bool) ->
     if settings.warm_start:
         options |= {"warm_start_init_point": "yes", "mu_init": 1e-7, "warm_start_bound_push": 1e-9}
         options |= {"warm_start_mult_bound_push": 1e-9, "warm_start_slack_bound_push": 1e-9}
-    return ca.nlpsol("solver", "ipopt", nlp, _common(expand) | {"ipopt": options}), None
+    return ca.nlpsol("solver", "ipopt", nlp, _common(expand) | {"ipopt": options})
 
 
-def _sqp(settings: Any, nlp: dict[str, Any], limited: bool, expand: bool) -> "tuple[Any, Clock | None]":
+def _sqp(settings: SQP, nlp: dict[str, Any], limited: bool, expand: bool, clock: "Clock | None") -> Any:
     quiet = {"print_iter": False, "print_header": False, "print_info": False} if settings.qp == "qrqp" else {}
     options: dict[str, Any] = {
         "qpsol": settings.qp,
@@ -191,11 +198,9 @@ def _sqp(settings: Any, nlp: dict[str, Any], limited: bool, expand: bool) -> "tu
         "print_iteration": False,
         "print_status": False,
     }
-    clock = None
-    if settings.time_limit is not None:
-        clock = Clock(nlp["x"].shape[0], nlp["g"].shape[0], nlp["p"].shape[0])
+    if clock is not None:
         options["iteration_callback"] = clock
-    return ca.nlpsol("solver", "sqpmethod", nlp, _common(expand) | options), clock
+    return ca.nlpsol("solver", "sqpmethod", nlp, _common(expand) | options)
 
 
 def _common(expand: bool) -> dict[str, Any]:
@@ -205,8 +210,9 @@ def _common(expand: bool) -> dict[str, Any]:
 class Clock(ca.Callback):  # type: ignore[misc]
     """Called after every iteration; asks the solver to stop when the time is up."""
 
-    def __init__(self, n: int, m: int, n_p: int):
+    def __init__(self, nlp: dict[str, Any]):
         ca.Callback.__init__(self)
+        n, m, n_p = (nlp[k].shape[0] for k in ("x", "g", "p"))
         self.sizes = {"x": n, "f": 1, "g": m, "lam_x": n, "lam_g": m, "lam_p": n_p}
         self.deadline = float("inf")
         self.construct("clock", {})

@@ -1,6 +1,7 @@
 """Solving: batches through one compiled solver, multipliers in our signs, and what became of every instance."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import casadi as ca
@@ -12,11 +13,13 @@ from torch import Tensor
 import argminlayer as al
 
 from ._model import Array, Compiled, Program, compiled, programs
-from ._solvers import AbstractCasADi
+from ._solvers import SQP, AbstractCasADi
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+SENSIBLE = (1e-2, 1e4)
+"""Objectives with gradients of this size are left as they are."""
 GOOD = 1e-5
 """Scaled residual below which an instance of a batch is taken as solved without asking the solver how it ended."""
 
@@ -33,6 +36,7 @@ _STATUS = {
     "User_Requested_Stop": al.Status.TIME_LIMIT,
     "Invalid_Number_Detected": al.Status.NOT_FINITE,
 }
+_WORTH_A_SECOND_ATTEMPT = {al.Status.BREAKDOWN, al.Status.NOT_FINITE, al.Status.UNBOUNDED, al.Status.MAX_ITERATIONS}
 
 
 def solve_batch(settings: AbstractCasADi, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
@@ -77,7 +81,8 @@ class _Group:
     ):
         self.settings, self.program = settings, program
         self.lower, self.upper = (b.detach().cpu().numpy()[where] for b in (problem.lower, problem.upper))
-        self.start, self.parameters = start, parameters
+        self.start = start
+        self.parameters = np.concatenate([parameters, np.ones((len(start), 1))], axis=1)
         self.floor = np.concatenate([np.zeros(problem.equalities), np.full(problem.inequalities, -np.inf)])
         self.value = start.copy()
         self.force = np.zeros((len(start), len(self.floor)))
@@ -91,18 +96,41 @@ class _Group:
         for i in np.flatnonzero(crossed):
             self.status[i], self.messages[i] = al.Status.INFEASIBLE, "a lower bound exceeds its upper bound"
         left = np.flatnonzero(~crossed)
+        self._rescale()
         model = compiled(self.settings, self.program)
         if len(left) > 1 and self.settings.time_limit is None:
             left = left[~self._together(model, left)]
+        exact_sqp = isinstance(self.settings, SQP) and self.settings.hessian == "auto"
         for i in left:
             self._alone(model, int(i))
+            if exact_sqp and self.status[i] in _WORTH_A_SECOND_ATTEMPT:
+                # an indefinite Hessian, reflected, may lead nowhere; an estimate is positive definite
+                self._alone(compiled(replace(self.settings, hessian="limited-memory"), self.program), int(i))
+        self.force /= self.parameters[:, -1:]
         if model.note:
             self.messages = [f"{message}; {model.note}" for message in self.messages]
 
+    def _rescale(self) -> None:
+        """Divide each objective by the size of its gradient at and near the start where that is far from one.
+
+        The tolerances are absolute: an objective of size 1e-8 would be called optimal anywhere.
+        """
+        away = self.start + 0.1 * (1.0 + np.abs(self.start)) * np.sin(1.0 + np.arange(self.start.shape[1]))
+        slope, size = self.program.slope.map(len(self.start)), np.zeros(len(self.start))
+        for point in (self.start, np.clip(away, self.lower, self.upper)):
+            slopes = np.abs(np.array(slope(point.T, self.parameters.T).full()))
+            size = np.maximum(size, np.nan_to_num(slopes, nan=0.0, posinf=0.0).max(0, initial=0.0))
+        odd = (size > 0) & ((size < SENSIBLE[0]) | (size > SENSIBLE[1]))
+        self.parameters[odd, -1] = 1.0 / size[odd]
+
     def _together(self, model: Compiled, index: Index) -> Mask:
         """Solve instances in one call; return which of them are solved."""
-        with model.lock:
-            found = model.mapped(len(index))(**self._arguments(index))
+        try:
+            with model.lock:
+                found = model.mapped(len(index))(**self._arguments(index))
+        except RuntimeError:
+            # one instance broke down, and took the others along
+            return np.zeros(len(index), dtype=np.bool_)
         value, force, lam_x = (np.array(found[k].full()).T for k in ("x", "lam_g", "lam_x"))
         value = np.clip(value, self.lower[index], self.upper[index])
         residual = self.program.residual.map(len(index))
@@ -122,7 +150,11 @@ class _Group:
         with model.lock:
             if model.clock is not None and self.settings.time_limit is not None:
                 model.clock.deadline = time.monotonic() + self.settings.time_limit
-            found = model.function(**self._arguments(np.array([i])))
+            try:
+                found = model.function(**self._arguments(np.array([i])))
+            except RuntimeError as error:
+                self.status[i], self.messages[i] = al.Status.BREAKDOWN, str(error).strip().splitlines()[-1]
+                return
             stats = model.function.stats()
         said = str(stats.get("return_status", ""))
         value = np.array(found["x"].full())[:, 0]
