@@ -230,7 +230,7 @@ def test_sqp_has_a_choice_of_quadratic_solver(qp):
 
 
 def test_more_equalities_than_variables_are_left_to_others():
-    problem = al.Problem(
+    twice = al.Problem(
         lambda u, x: u.square().sum(), "(2)->(2)", equality=lambda u, x: torch.cat([u - x, 2 * u - 2 * x])
     )
     with pytest.raises(al.SolverError, match="needs at most as many equalities as variables, not 4 and 2"):
