@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 import pyomo.environ as pyo
@@ -48,7 +49,7 @@ def _solve_one(solver: Named | Highs, instance: Instance) -> al.Point:
     limit = {} if solver.time_limit is None else {"timelimit": solver.time_limit}
     point = functools.partial(al.Point, torch.from_numpy(instance.start))
     try:
-        with loaded(instance) as model, _own_files(), _suffix(model) as duals:
+        with _running, loaded(instance) as model, _own_files(), _suffix(model) as duals:
             results = factory.solve(model, load_solutions=False, **limit)
             condition = results.solver.termination_condition
             status = _STATUS.get(condition, al.Status.BREAKDOWN)
@@ -79,6 +80,10 @@ _STATUS = {
     Condition.maxEvaluations: al.Status.MAX_ITERATIONS,
     Condition.maxTimeLimit: al.Status.TIME_LIMIT,
 }
+
+
+_running = Lock()
+"""Pyomo captures the output of the whole process while a solver runs, and keeps one stack of temporary files."""
 
 
 def _factory(name: str, executable: str | None) -> Any:

@@ -1,5 +1,7 @@
 """Instances of a bound problem as a Pyomo model and the numbers that belong into it."""
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import argminlayer as al
 
 from ._model import PyomoModel
 from ._program import Vector
+from ._vocabulary import is_read
+from ._write import build
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,43 +42,34 @@ class Instance:
 
 def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable[[Instance], al.Point]) -> al.Candidate:
     """Solve a batch with a solver of single instances, one after another."""
-    points = []
+    points: dict[int, al.Point] = {}
     for model, parameters, position in _models(problem):
         lower, upper = (bound[position].cpu().numpy() for bound in (problem.lower, problem.upper))
         begin = start[position].detach().cpu().numpy()
         if np.any(lower > upper):
             message = "a lower bound exceeds its upper bound"
-            points.append(al.Point(start[position], al.Status.INFEASIBLE, message=message))
+            points[position] = al.Point(torch.from_numpy(begin), al.Status.INFEASIBLE, message=message)
         else:
-            points.append(solve_one(Instance(model, parameters, begin, lower, upper)))
-    return al.stack_points(points, problem, start)
-
-
-def why_not_quadratic(problem: al.BoundProblem) -> str | None:
-    """Return why a problem is no linear or quadratic program, None when it is."""
-    for model, _, _ in _models(problem):
-        if model.objective is not None and model.objective.degrees.max() > 2:
-            return "needs an objective that is linear or quadratic, and this one is not"
-        for program, rows, kind in (
-            (model.equality, model.equalities, "equality"),
-            (model.inequality, model.inequalities, "inequality"),
-        ):
-            bent = np.flatnonzero(program.degrees > 1)
-            if len(bent):
-                name = rows[int(bent[0])].name
-                return f"needs linear constraints, and the {kind} {name} is not"
-        break
-    return None
+            points[position] = solve_one(Instance(model, parameters, begin, lower, upper))
+    return al.stack_points([points[i] for i in range(problem.batch)], problem, start)
 
 
 def _models(problem: al.BoundProblem) -> Iterator[tuple[PyomoModel, Vector, int]]:
-    """Yield model and parameters of every instance, in order."""
+    """Yield model and parameters of every instance, and its position in the batch."""
     structure = problem.problem.structure
-    assert structure is not None
-    for i in range(problem.batch):
-        row = [p if s else p[i] for p, s in zip(problem.parameters, problem.layout.shared, strict=True)]
-        flat = torch.cat([p.reshape(-1).to(torch.float64) for p in row]) if row else torch.zeros(0)
-        yield structure.data["model"], flat.cpu().numpy(), i
+    if structure is not None and is_read(problem):
+        for i in range(problem.batch):
+            row = [p if s else p[i] for p, s in zip(problem.parameters, problem.layout.shared, strict=True)]
+            flat = torch.cat([p.reshape(-1).to(torch.float64) for p in row]) if row else torch.zeros(0)
+            yield structure.data["model"], flat.cpu().numpy(), i
+        return
+    for algebra in al.algebra.record(problem):
+        model = _written.get(algebra.key, functools.partial(build, problem, algebra))
+        for values, i in zip(algebra.values.cpu().numpy(), algebra.instances.tolist(), strict=True):
+            yield model, values, i
+
+
+_written: al.algebra.ModelCache[PyomoModel] = al.algebra.ModelCache()
 
 
 @contextmanager
@@ -95,7 +90,16 @@ def loaded(instance: Instance) -> Iterator[Any]:
                 element.set_value(value)
         for element, value in zip(_elements(held.variables), instance.start.tolist(), strict=True):
             element.set_value(value, skip_validation=True)
+        if held.bounds_vary:
+            _set_bounds(instance)
         yield held.model
+
+
+def _set_bounds(instance: Instance) -> None:
+    limits = zip(instance.lower.tolist(), instance.upper.tolist(), strict=True)
+    for element, (lower, upper) in zip(_elements(instance.model.variables), limits, strict=True):
+        element.setlb(lower if math.isfinite(lower) else None)
+        element.setub(upper if math.isfinite(upper) else None)
 
 
 def values(model: PyomoModel) -> Tensor:

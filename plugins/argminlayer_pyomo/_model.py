@@ -46,6 +46,7 @@ class PyomoModel:
         inequality: values that must not be positive.
         equalities: which constraint each equality is.
         inequalities: which side of which constraint each inequality is.
+        bounds_vary: whether the bounds of the variables belong to an instance, and not to the model.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class PyomoModel:
     inequality: Program
     equalities: tuple[Row, ...]
     inequalities: tuple[Row, ...]
+    bounds_vary: bool = False
 
     @property
     def signature(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyomo.environ as pyo
 import torch
+from pyomo.common.modeling import unique_component_name
 from pyomo.core.base.componentuid import ComponentUID
 from torch import Tensor
 
@@ -14,11 +15,8 @@ import argminlayer as al
 
 from ._model import BoundFunction, Counted, Function, PyomoModel, Row
 from ._program import Program, Recorder, Scalar
+from ._rows import Rows
 from ._supported import check_components
-from ._translate import Translator
-
-SATISFIED = 1e-8
-"""By how much a constraint between numbers may be violated."""
 
 
 def read(model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None) -> al.Problem:
@@ -194,22 +192,25 @@ class _Reading:
             self._variables.append(data)
         return recorder.variable(position)
 
-    def _objective(self) -> tuple["_Rows | None", bool]:
+    def _objective(self) -> tuple["Rows | None", bool]:
         active = list(self._model.component_data_objects(pyo.Objective, active=True, descend_into=True))
         if len(active) > 1:
             names = ", ".join(o.name for o in active)
             raise al.ProblemError(f"the model has {len(active)} active objectives ({names}); deactivate all but one")
         if not active:
+            # without an objective some solvers return nothing
+            name = unique_component_name(self._model, "objective")
+            self._model.add_component(name, pyo.Objective(expr=0.0))
             return None, False
-        rows = _Rows(self._leaf)
+        rows = Rows(self._leaf)
         value = rows.translate(active[0].expr, f"the objective {active[0].name}")
         if not rows.touches_variables(value):
             return None, False
         rows.add(value, Row(active[0].name, "objective"))
         return rows, active[0].sense == pyo.maximize
 
-    def _constraints(self) -> tuple["_Rows", "_Rows"]:
-        equalities, inequalities = _Rows(self._leaf), _Rows(self._leaf)
+    def _constraints(self) -> tuple["Rows", "Rows"]:
+        equalities, inequalities = Rows(self._leaf), Rows(self._leaf)
         for data in self._model.component_data_objects(pyo.Constraint, active=True, descend_into=True):
             lower, body, upper = data.to_bounded_expression()
             where = f"the constraint {data.name}"
@@ -224,7 +225,7 @@ class _Reading:
 
     def _bounds(self) -> tuple[Program, Program]:
         """Return the bounds as programs of the parameters; those of variables that keep their values meet there."""
-        lower, upper = _Rows(self._leaf), _Rows(self._leaf)
+        lower, upper = Rows(self._leaf), Rows(self._leaf)
         for data in self._variables:
             kept = data.fixed or id(data) not in self._used
             for rows, bound, absent in ((lower, data.lower, -math.inf), (upper, data.upper, math.inf)):
@@ -250,44 +251,6 @@ class _Reading:
         default = (min(max(0.0, _bound(data.lb, -math.inf)), _bound(data.ub, math.inf)) for data in self._variables)
         values = [d if v.value is None else v.value for v, d in zip(self._variables, default, strict=True)]
         return torch.tensor(values, dtype=torch.float64)
-
-
-class _Rows:
-    """Scalar functions that are translated together, and what each is called."""
-
-    def __init__(self, leaf: Any):
-        self._recorder = Recorder()
-        self._translator = Translator(self._recorder, leaf)
-        self._values: list[Scalar] = []
-        self.rows: list[Row] = []
-
-    def translate(self, expression: Any, where: str) -> Scalar:
-        """Return the value of an expression."""
-        return self._translator.translate(expression, where)
-
-    def add(self, value: Scalar, row: Row) -> None:
-        """Append a function."""
-        self._values.append(value)
-        self.rows.append(row)
-
-    def difference(self, left: Any, right: Any, row: Row, where: str) -> None:
-        """Append ``left - right``, unless it is a number that meets the constraint."""
-        small, large = self.translate(left, where), self.translate(right, where)
-        value = self._recorder.add([small, self._recorder.scale(-1.0, large)])
-        if row.side == "equality" and not isinstance(value, float) and not self.touches_variables(value):
-            raise al.ProblemError(f"{where} is an equation between parameters alone; it leaves them no freedom")
-        if not isinstance(value, float):
-            self.add(value, row)
-        elif not (abs(value) if row.side == "equality" else value) <= SATISFIED:
-            raise al.ProblemError(f"{where} has no variable that is not fixed, and is violated by {abs(value):.3g}")
-
-    def program(self, variables: int) -> Program:
-        """Return the program of all functions."""
-        return self._recorder.program(self._values, variables)
-
-    def touches_variables(self, value: Scalar) -> bool:
-        """Say whether a value depends on the variables."""
-        return self._recorder.degree(value) > 0
 
 
 def _number(data: Any, hint: str = "") -> float:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 import argminlayer as al
 
+from ._vocabulary import is_read, why_not_quadratic, why_not_written
+
 _ANY = frozenset({"equality", "inequality", "bounds"})
 _EVERY = frozenset({"smooth", "least-squares", "none"})
 Route = Literal["auto", "executable", "casadi", "pounce"]
@@ -35,12 +37,9 @@ class AbstractPyomo(al.AbstractSolver):
         return al.Availability.of_module("pyomo", extra="pyomo")
 
     def supports(self, problem: al.BoundProblem) -> str | None:
-        """Refuse problems that are not read from a Pyomo model."""
+        """Refuse problems whose functions have no form in Pyomo's language."""
         reason = super().supports(problem)
-        structure = problem.problem.structure
-        if reason is None and (structure is None or structure.name != "pyomo"):
-            return "solves problems that are read from a Pyomo model"
-        return reason
+        return reason if reason is not None or is_read(problem) else why_not_written(problem)
 
     @abc.abstractmethod
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
@@ -103,9 +102,8 @@ class Ipopt(AbstractPyomo):
         return reason
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 12 for problems read from Pyomo and 5 for others, which have to be translated first."""
-        structure = problem.problem.structure
-        return 12.0 if structure is not None and structure.name == "pyomo" else 5.0
+        """Return 12 for problems read from Pyomo and 3 for others, which have to be translated first."""
+        return 12.0 if is_read(problem) else 3.0
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance by IPOPT, one after another."""
@@ -134,16 +132,11 @@ class Highs(AbstractPyomo):
     def supports(self, problem: al.BoundProblem) -> str | None:
         """Refuse what is no linear or quadratic program."""
         reason = super().supports(problem)
-        if reason is not None:
-            return reason
-        from ._instances import why_not_quadratic
-
-        return why_not_quadratic(problem)
+        return reason if reason is not None else why_not_quadratic(problem)
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 14 for problems read from Pyomo and 5 for others, which have to be translated first."""
-        structure = problem.problem.structure
-        return 14.0 if structure is not None and structure.name == "pyomo" else 5.0
+        """Return 14 for problems read from Pyomo and 3 for others, which have to be translated first."""
+        return 14.0 if is_read(problem) else 3.0
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance by HiGHS, one after another."""

@@ -257,7 +257,7 @@ def test_highs_refuses_what_is_not_quadratic_and_says_where():
         al.argmin(problem_of(hard()), 1.0, solver="pyomo.highs")
     m = quadratic(pyo.minimize)
     m.disc = pyo.Constraint(expr=m.x[1] ** 2 + m.x[2] ** 2 <= 9)
-    with pytest.raises(al.SolverError, match=r"needs linear constraints, and the inequality disc is not"):
+    with pytest.raises(al.SolverError, match=r"needs linear constraints, and disc is not"):
         al.argmin(problem_of(m), 3.0, solver="pyomo.highs")
 
 
