@@ -102,8 +102,8 @@ class Ipopt(AbstractPyomo):
         return reason
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 12 for problems read from Pyomo and 3 for others, which have to be translated first."""
-        return 12.0 if is_read(problem) else 3.0
+        """Return 25 for problems read from Pyomo and 3 for others, which have to be translated first."""
+        return 25.0 if is_read(problem) else 3.0
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance by IPOPT, one after another."""
@@ -135,8 +135,8 @@ class Highs(AbstractPyomo):
         return reason if reason is not None else why_not_quadratic(problem)
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 14 for problems read from Pyomo and 3 for others, which have to be translated first."""
-        return 14.0 if is_read(problem) else 3.0
+        """Return 26 for problems read from Pyomo and 3 for others, which have to be translated first."""
+        return 26.0 if is_read(problem) else 3.0
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance by HiGHS, one after another."""

@@ -7,13 +7,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import argminlayer as al
-from argminlayer.algebra import BINARY, UNARY, Backend, ModelCache, interpret, record
 
-FUNCTIONS = (UNARY | BINARY) - {"atan2", "erf"}
+FUNCTIONS = (al.algebra.UNARY | al.algebra.BINARY) - {"atan2", "erf"}
 """What Pyomo has no function for is composed of others, or refused by name."""
 
 _Count = NDArray[np.bool_]
-_reasons: ModelCache[str] = ModelCache(64)
+_reasons: al.algebra.ModelCache[str] = al.algebra.ModelCache(64)
 
 
 def is_read(problem: al.BoundProblem) -> bool:
@@ -30,7 +29,7 @@ def why_not_quadratic(problem: al.BoundProblem) -> str | None:
         names = [row.name for row in (*model.equalities, *model.inequalities)]
         objective = 0 if model.objective is None else int(model.objective.degrees.max())
         return _too_high(objective, [*model.equality.degrees, *model.inequality.degrees], names)
-    for algebra in record(problem):
+    for algebra in al.algebra.record(problem):
         degree = algebra.degree
         names = [f"{kind} {i}" for kind in ("equality", "inequality") for i in range(len(getattr(degree, kind)))]
         reason = _too_high(degree.objective, [*degree.equality.tolist(), *degree.inequality.tolist()], names)
@@ -49,7 +48,7 @@ def _too_high(objective: int, constraints: Sequence[int], names: Sequence[str]) 
 def why_not_written(problem: al.BoundProblem) -> str | None:
     """Return why a torch problem cannot be written in Pyomo's language, None when it can."""
     try:
-        return next((reason for reason in map(_why_not, record(problem)) if reason), None)
+        return next((reason for reason in map(_why_not, al.algebra.record(problem)) if reason), None)
     except al.AlgebraError as error:
         return str(error)
 
@@ -58,7 +57,9 @@ def _why_not(algebra: al.algebra.Algebra) -> str:
     def dry_run() -> str:
         count = algebra.values.shape[1]
         try:
-            interpret(algebra, _DryRun(), np.ones(algebra.size, bool), np.ones(count, bool) if count else None)
+            al.algebra.interpret(
+                algebra, _DryRun(), np.ones(algebra.size, bool), np.ones(count, bool) if count else None
+            )
         except al.AlgebraError as error:
             return str(error)
         return ""
@@ -66,7 +67,7 @@ def _why_not(algebra: al.algebra.Algebra) -> str:
     return _reasons.get(algebra.key, dry_run)
 
 
-class _DryRun(Backend[_Count]):
+class _DryRun(al.algebra.Backend[_Count]):
     """A language with Pyomo's functions and vectors of nothing but a length: it finds out what would be refused."""
 
     functions = FUNCTIONS

@@ -11,7 +11,6 @@ from pyomo.core.expr.numvalue import is_potentially_variable
 from torch import Tensor
 
 import argminlayer as al
-from argminlayer.algebra import Algebra, Backend, interpret
 
 from ._arithmetic import TorchArithmetic
 from ._model import Counted, PyomoModel, Row
@@ -22,7 +21,7 @@ from ._vocabulary import FUNCTIONS
 Expressions = NDArray[np.object_]
 
 
-class PyomoBackend(Backend[Expressions]):
+class PyomoBackend(al.algebra.Backend[Expressions]):
     """Vectors of Pyomo expressions; what is read more than once becomes a named ``Expression`` of the model."""
 
     functions = FUNCTIONS
@@ -77,7 +76,7 @@ class PyomoBackend(Backend[Expressions]):
         return self._model.shared[key]
 
 
-def write(algebra: Algebra) -> Any:
+def write(algebra: al.algebra.Algebra) -> Any:
     """Return an algebra as a ``ConcreteModel``.
 
     It has the variables ``x``, the mutable Params ``p`` (what torch computes from the parameters), the named
@@ -94,7 +93,7 @@ def write(algebra: Algebra) -> Any:
     # stands in a constraint without variables, which Pyomo would not take
     model.zero = pyo.Param(initialize=0.0, mutable=True)
     parameters = _vector(list(model.p.values())) if values else None
-    found = interpret(algebra, PyomoBackend(model), _vector(list(model.x.values())), parameters)
+    found = al.algebra.interpret(algebra, PyomoBackend(model), _vector(list(model.x.values())), parameters)
     nothing = model.zero * model.x[0]
     for name, rows in (("equality", found.equality), ("inequality", found.inequality)):
         bodies = [] if rows is None else [b if is_potentially_variable(b) else b + nothing for b in rows]
@@ -136,7 +135,7 @@ def translate_back(model: Any, has_objective: bool = True) -> PyomoModel:
     )
 
 
-def build(problem: al.BoundProblem, algebra: Algebra) -> PyomoModel:
+def build(problem: al.BoundProblem, algebra: al.algebra.Algebra) -> PyomoModel:
     """Return an algebra as a Pyomo model with its programs, checked against the torch functions at two points.
 
     Raises:

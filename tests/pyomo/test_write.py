@@ -12,7 +12,7 @@ from argminlayer_pyomo import _write
 from argminlayer_pyomo._arithmetic import CasadiArithmetic, TorchArithmetic
 
 DOUBLE = {"dtype": torch.float64}
-NOT_IN_PYOMO = ("erf(", "gelu(u)", "atan2(")
+NOT_IN_PYOMO = ("erf(", "erfc(", "gelu(u)", "atan2(")
 
 
 def points(seed):
