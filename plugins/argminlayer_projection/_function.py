@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._set import AbstractSet
+from ._set import AbstractSet, inside_transform
 
 Cotangents = tuple[Tensor | None, ...]
 
@@ -45,7 +45,7 @@ class AbstractClosedForm(AbstractSet):
     def project(self, x: Tensor, *parameters: Tensor, throw: bool = True) -> Tensor:
         """Return the nearest points, differentiable; see :class:`AbstractSet`."""
         x, *aligned = align(self.cores, x, *parameters)
-        function = _Projection if _inside_transform() else _EagerProjection
+        function = _Projection if inside_transform() else _EagerProjection
         y: Tensor = function.apply(self, throw, x, *aligned)[0]  # type: ignore[no-untyped-call]
         return y
 
@@ -99,7 +99,7 @@ class _Projection(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         if g is None:
             return (None,) * (2 + len(wanted))
-        if torch.is_grad_enabled() or _inside_transform():
+        if torch.is_grad_enabled() or inside_transform():
             pulled = ctx.rule.pull(g, *ctx.saved_tensors)
         else:
             pulled = ctx.rule.pull_fast(wanted, g, *ctx.saved_tensors)
@@ -135,10 +135,6 @@ class _EagerProjection(torch.autograd.Function):
 
     backward = staticmethod(_Projection.backward)
     jvp = staticmethod(_Projection.jvp)
-
-
-def _inside_transform() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _sum_to(cotangent: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -40,6 +40,7 @@ class AbstractProjection(al.ArgminLayer):
         super().__init__(rule.problem(), solver=solver, throw=throw)
         self.dim = dim
         self._sizes = tuple(sizes)
+        self._cores = tuple(map(len, self.problem.signature.inputs[1:]))
         for name, value in sizes.items():
             if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
                 self.register_buffer(name, value)
@@ -61,13 +62,10 @@ class AbstractProjection(al.ArgminLayer):
             ProblemError: a point is not finite, or a set is empty (only with ``throw``).
         """
         given = (*sizes, *(getattr(self, name) for name in self._sizes[len(sizes) :]))
-        parameters = [
-            s.to(x) if isinstance(s, Tensor) else torch.full((), s, dtype=x.dtype, device=x.device) for s in given
-        ]
-        if self.dim == -1:
-            return super().forward(x, *parameters, solver=solver, start=start)  # type: ignore[return-value]
-        y = super().forward(x.movedim(self.dim, -1), *parameters, solver=solver, start=start)
-        return y.movedim(-1, self.dim)  # type: ignore[union-attr]
+        last = x if self.dim == -1 else x.movedim(self.dim, -1)
+        parameters = (_parameter(size, core, last) for size, core in zip(given, self._cores, strict=True))
+        y = super().forward(last, *parameters, solver=solver, start=start)
+        return y if self.dim == -1 else y.movedim(-1, self.dim)  # type: ignore[union-attr, return-value]
 
     def extra_repr(self) -> str:
         """Return the set and its parameters."""
@@ -76,6 +74,14 @@ class AbstractProjection(al.ArgminLayer):
         shown = (f"shape {tuple(v.shape)}" if isinstance(v, Tensor) and v.ndim else f"{_number(v):g}" for v in values)
         sizes = ", ".join(f"{name}={text}" for name, text in zip(self._sizes, shown, strict=True))
         return f"{rule}, {sizes}, dim={self.dim}, solver={self.solver!r}"
+
+
+def _parameter(size: Size, core: int, x: Tensor) -> Tensor:
+    """Return a parameter of the set as a tensor like x; a number stands for every entry of a vector."""
+    if not isinstance(size, Tensor):
+        return torch.full(x.shape[x.ndim - core :], size, dtype=x.dtype, device=x.device)
+    size = size.to(x)
+    return size.expand(x.shape[x.ndim - core :]) if size.ndim < core else size
 
 
 def _number(size: Size) -> float:

@@ -49,7 +49,9 @@ def _middle_of_the_facet(x: Tensor, r: Tensor, w: Tensor | float = 1.0) -> Tenso
 
 
 def _norm(p: float, u: Tensor, x: Tensor, r: Tensor, w: Tensor | float = 1.0) -> Tensor:
-    return ((w * (u / r).abs() ** p).sum() - 1.0) * (r / p)
+    ratio = u / r
+    power = ratio.square() if p == 2 else ratio.abs() ** p  # the second derivative of |.| at zero is no number
+    return ((w * power).sum() - 1.0) * (r / p)
 
 
 def _radial(p: float, x: Tensor, r: Tensor, w: Tensor | float = 1.0) -> Tensor:

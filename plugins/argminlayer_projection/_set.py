@@ -80,10 +80,18 @@ def checked(y: Tensor, good: Tensor, throw: bool, why: str) -> Tensor:
     Raises:
         ProblemError: names the first instance.
     """
+    shaped = good.reshape(good.shape + (1,) * (y.ndim - good.ndim))
+    if inside_transform():  # where nothing can be raised that depends on numbers
+        return torch.where(shaped, y, torch.nan)
     if bool(good.all()):
         return y
     if throw:
         index = tuple(int(i) for i in (~good).nonzero()[0])
         where = f" at batch index {index}" if index else ""
         raise al.ProblemError(f"the projection{where} does not exist: {why}, or pass `throw=False` to get NaN there")
-    return torch.where(good.reshape(good.shape + (1,) * (y.ndim - good.ndim)), y, torch.nan)
+    return torch.where(shaped, y, torch.nan)
+
+
+def inside_transform() -> bool:
+    """Return whether a ``torch.func`` transform (grad, vjp, jvp, vmap, ...) is running this code."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

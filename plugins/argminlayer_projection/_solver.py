@@ -18,6 +18,7 @@ class ExactProjection(al.AbstractDirectSolver):
     name: ClassVar[str] = "projection.exact"
     capabilities: ClassVar[al.Capabilities] = al.Capabilities(
         constraints=frozenset({"equality", "inequality", "bounds"}),
+        objectives=frozenset({"smooth"}),
         structures=frozenset({STRUCTURE}),
         requires=frozenset({"the structure projection"}),
         batched=True,
@@ -63,7 +64,7 @@ class ExactProjection(al.AbstractDirectSolver):
         rule = None if structure is None else _rule(structure)
         assert rule is not None
         with torch.no_grad():
-            y = rule.project(*problem.parameters, throw=False)
+            y = rule.project(*(p.to(start) for p in problem.parameters), throw=False)
         value = y.expand(problem.layout.batch_shape.numel(), *problem.layout.shapes[0]).reshape(start.shape)
         solved = value.isfinite().all(-1)
         status = torch.where(solved, int(al.Status.SOLVED), int(al.Status.INFEASIBLE))

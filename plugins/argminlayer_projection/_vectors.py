@@ -7,6 +7,7 @@ from torch import Tensor
 
 import argminlayer as al
 
+from ._composed import AffineSet, BoxSet, HalfSpaceSet, SecondOrderConeSet
 from ._layer import AbstractProjection, Size
 from ._lp import LpSet
 from ._simplex import CappedSimplexSet, EntmaxSet, SimplexSet
@@ -157,6 +158,88 @@ class Sparsemax(SimplexProjection):
 
     def __init__(self, dim: int = -1, *, solver: str | al.AbstractSolver | None = None, throw: bool = True):
         super().__init__(1.0, dim, solver=solver, throw=throw)
+
+
+class BoxProjection(AbstractProjection):
+    """Project onto a box, ``argmin_u 1/2 |u - x|^2`` subject to ``lower <= u <= upper``.
+
+    Args:
+        lower: a number for all entries, or a tensor (n,) or one row per instance, which may require grad.
+        upper: likewise.
+        dim: the dimension of a point's entries.
+        solver: as for :class:`argminlayer.ArgminLayer`.
+        throw: raise where the box is empty or a point is not finite; otherwise such instances become NaN.
+    """
+
+    def __init__(
+        self,
+        lower: Size = 0.0,
+        upper: Size = 1.0,
+        dim: int = -1,
+        *,
+        solver: str | al.AbstractSolver | None = None,
+        throw: bool = True,
+    ):
+        super().__init__(BoxSet(), {"lower": lower, "upper": upper}, dim=dim, solver=solver, throw=throw)
+
+
+class HalfSpaceProjection(AbstractProjection):
+    """Project onto a half-space, ``argmin_u 1/2 |u - x|^2`` subject to ``a'u <= b``.
+
+    Args:
+        normal: a, (n,) or one row per instance.
+        offset: b, a number or a tensor of shape () or one per instance.
+        dim: the dimension of a point's entries.
+        solver: as for :class:`argminlayer.ArgminLayer`.
+        throw: raise where the half-space is empty or a point is not finite; otherwise such instances become NaN.
+    """
+
+    def __init__(
+        self,
+        normal: Tensor,
+        offset: Size = 0.0,
+        dim: int = -1,
+        *,
+        solver: str | al.AbstractSolver | None = None,
+        throw: bool = True,
+    ):
+        super().__init__(HalfSpaceSet(), {"normal": normal, "offset": offset}, dim=dim, solver=solver, throw=throw)
+
+
+class AffineProjection(AbstractProjection):
+    """Project onto an affine set, ``argmin_u 1/2 |u - x|^2`` subject to ``A u = b``.
+
+    Args:
+        matrix: A, (m, n) or one per instance; rows may depend on each other.
+        right: b, a number for all rows, (m,) or one row per instance.
+        dim: the dimension of a point's entries.
+        solver: as for :class:`argminlayer.ArgminLayer`.
+        throw: raise where the equations contradict each other; otherwise such instances become NaN.
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        right: Tensor,
+        dim: int = -1,
+        *,
+        solver: str | al.AbstractSolver | None = None,
+        throw: bool = True,
+    ):
+        super().__init__(AffineSet(), {"matrix": matrix, "right": right}, dim=dim, solver=solver, throw=throw)
+
+
+class SecondOrderConeProjection(AbstractProjection):
+    """Project onto the second-order cone, ``argmin_u 1/2 |u - x|^2`` subject to ``|v|_2 <= t`` for ``u = (v, t)``.
+
+    Args:
+        dim: the dimension of a point's entries; t is the last of them.
+        solver: as for :class:`argminlayer.ArgminLayer`.
+        throw: raise on points that are not finite; otherwise they become NaN.
+    """
+
+    def __init__(self, dim: int = -1, *, solver: str | al.AbstractSolver | None = None, throw: bool = True):
+        super().__init__(SecondOrderConeSet(), {}, dim=dim, solver=solver, throw=throw)
 
 
 def _check_positive(name: str, value: Size) -> None:
