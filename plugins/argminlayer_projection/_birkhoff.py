@@ -91,7 +91,8 @@ def _threshold(x: Tensor) -> Tensor:
     """Return the number that makes ``sum_j max(x_ij + a_i, 0) = 1`` for every row of (b, n, n): an exact half-step."""
     descending = x.sort(-1, descending=True).values
     counts = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
-    return -((descending.cumsum(-1) - 1.0) / counts).amax(-1)
+    thresholds: Tensor = (descending.cumsum(-1) - 1.0) / counts
+    return -thresholds.amax(-1)
 
 
 def _dual(x: Tensor, dual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +113,8 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Return the solution of least norm; rows without support move by themselves."""
     empty = (matrix.diagonal(dim1=-2, dim2=-1) == 0).to(matrix.dtype)
     filled = matrix + torch.diag_embed(empty)
-    return (torch.linalg.pinv(filled, hermitian=True, rtol=1e-12) @ right.unsqueeze(-1)).squeeze(-1)
+    inverse: Tensor = torch.linalg.pinv(filled, hermitian=True, rtol=1e-12)
+    return (inverse @ right.unsqueeze(-1)).squeeze(-1)
 
 
 def _along(dx: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sets whose nearest points are a formula that autograd differentiates: boxes, half-spaces, affine sets, cones, groups."""
+"""Sets whose nearest points are a formula that autograd differentiates: boxes, half-spaces, affine sets, cones."""
 
 import abc
 from dataclasses import dataclass

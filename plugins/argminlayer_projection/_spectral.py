@@ -78,12 +78,12 @@ def _symmetric(x: Tensor) -> Tensor:
 
 
 def _skew(u: Tensor, x: Tensor) -> Tensor:
-    row, column = torch.triu_indices(*x.shape, offset=1, device=x.device)
+    row, column = torch.triu_indices(x.shape[0], x.shape[0], offset=1, device=x.device)
     return (u - u.mT)[row, column]
 
 
 def _negative_diagonal(u: Tensor, x: Tensor) -> Tensor:
-    vectors = torch.linalg.eigh(_symmetric(x))[1]
+    vectors: Tensor = torch.linalg.eigh(_symmetric(x))[1]
     return -(vectors * (u @ vectors)).sum(0)
 
 
@@ -209,13 +209,15 @@ def _signed_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _not_orthogonal(u: Tensor, x: Tensor) -> Tensor:
-    row, column = torch.triu_indices(*x.shape, device=x.device)
+    row, column = torch.triu_indices(x.shape[0], x.shape[0], device=x.device)
     return (u.mT @ u - torch.eye(x.shape[0], dtype=u.dtype, device=u.device))[row, column]
 
 
 def _rotation_by_elimination(x: Tensor) -> Tensor:
     """Return the rotation of the QR decomposition, a point of the set that is not yet the nearest."""
-    q, r = torch.linalg.qr(x)
-    q = q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(x.dtype)
+    factors = torch.linalg.qr(x)
+    r: Tensor = factors.R
+    q: Tensor = factors.Q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(x.dtype)
     last = torch.nn.functional.one_hot(torch.tensor(x.shape[-1] - 1, device=x.device), x.shape[-1]).to(x.dtype)
-    return q * (1.0 + (torch.linalg.det(q).sign() - 1.0) * last)
+    sign: Tensor = torch.linalg.det(q).sign()
+    return q * (1.0 + (sign - 1.0) * last)

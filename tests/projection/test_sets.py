@@ -1,4 +1,4 @@
-"""The other sets: nearest points and gradients beside solvers of the ordinary problem, differences, degenerate input."""
+"""The other sets: nearest points and gradients beside solvers of the ordinary problem, and degenerate input."""
 
 import copy
 import math
@@ -126,7 +126,7 @@ def test_an_instance_that_is_not_finite_is_reported_and_harms_no_other(name):
     ],
 )
 def test_an_empty_set_is_named(layer, x):
-    with pytest.raises(al.ProblemError, match="the projection does not exist: .*, or pass `throw=False`"):
+    with pytest.raises(al.ProblemError, match=r"the projection does not exist: .*, or pass `throw=False`"):
         layer(x)
     layer.throw = False
     assert layer(x).isnan().all()
