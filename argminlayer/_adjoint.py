@@ -73,11 +73,9 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         adjoint, index, point, parameters, solved = _split(ctx)
-        u_bar, a_bar, b_bar, c_bar = bars
-        weights = _solve(adjoint, index, point, parameters, (u_bar, a_bar, b_bar, -c_bar))
-        right_bar = (*weights[:3], -weights[3])
+        weights = _solve(adjoint, index, point, parameters, bars)
         if not any(ctx.needs_input_grad[2:-4]):
-            return (*(None,) * len(ctx.needs_input_grad[:-4]), *right_bar)
+            return (*(None,) * len(ctx.needs_input_grad[:-4]), *weights)
 
         def product(*arguments: Tensor) -> Tensor:
             at, floats = arguments[:3], arguments[3:]
@@ -86,7 +84,7 @@ class _Solve(torch.autograd.Function):
         partials = [-bar for bar in gradient(product, *point, *floats_of(parameters))]
         filled = iter(partials[3:])
         moved = tuple(next(filled) if p.is_floating_point() else None for p in parameters)
-        return (None, None, *partials[:3], *moved, *right_bar)
+        return (None, None, *partials[:3], *moved, *weights)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Vector:

@@ -115,7 +115,7 @@ class KKTRule(AbstractBackward):
     def vjp(self, node: Node, parameters: Parameters, cotangents: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         """Pull cotangents of (z, nu, lambda, zeta) back: ``x_bar = -(dF/dx)' K^{-1} w_bar``."""
         z_bar, nu_bar, lam_bar, zeta_bar = cotangents
-        weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, -zeta_bar))
+        weights = node.solve(parameters, (z_bar, nu_bar, lam_bar, zeta_bar))
         return _pull_weighted(node, weights, parameters)
 
     def jvp(self, node: Node, parameters: Parameters, tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -125,7 +125,7 @@ class KKTRule(AbstractBackward):
         """
         like = (node.z, node.nu, node.lam, node.zeta)
         d_slope, d_h, d_g, d_bound = _push(lambda v, x: _weighted(node, v, x), like, parameters, tangents)
-        return node.solve(parameters, (-d_slope, -d_h, -d_g, d_bound))
+        return node.solve(parameters, (-d_slope, -d_h, -d_g, -d_bound))
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _newton_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     active = system.active
     held = torch.where(active.fixed, active.bound(bound.lower, bound.upper) - z, 0.0)
-    right = (finite(part)[..., None] for part in (-slope, -h, -g, held))
+    right = (finite(-part)[..., None] for part in (slope, h, g, held))
     dz, dnu, dlam, _ = system.solve(tuple(right))  # type: ignore[arg-type]
     return dz[..., 0], dnu[..., 0], dlam[..., 0]
 

@@ -68,9 +68,9 @@ class DenseSystem(AbstractSystem):
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`."""
-        top, equality, inequality, held = right
+        top, equality, inequality, bound = right
         fixed, used = self.active.fixed[..., None], self.used[..., None]
-        held = torch.where(fixed, held, 0.0)
+        held = torch.where(fixed, -bound, 0.0)
         gathered = inequality.gather(1, self._positions(inequality))
         lifted = [
             torch.where(fixed, self.fill[..., None] * held, top - self.hessian @ held),

@@ -7,9 +7,9 @@ import torch
 from ._backward import Anchor, KKTRule, Linearization, Node
 from ._bound import BoundProblem
 from ._certificate import KKTPoint
-from ._dense import DenseSystem
+from ._factorise import factorise
 from ._kkt import AbstractSystem, ActiveSet, Vector
-from ._measures import finite
+from ._matrices import DenseMatrix
 from ._solution import Certificate
 
 
@@ -68,15 +68,14 @@ class _HessianAlone(AbstractSystem):
     """
 
     active: ActiveSet
-    hessian: DenseSystem
+    hessian: AbstractSystem
     equalities: int
 
     @classmethod
     def at(cls, bound: BoundProblem, point: KKTPoint) -> "_HessianAlone":
-        hessian = finite(bound.hessian(point.z, point.nu, point.lam))
         none = torch.zeros_like(point.z, dtype=torch.bool)
-        rows = hessian[:, :0]
-        alone = DenseSystem.of(hessian, rows, rows, ActiveSet(none[:, :0], none, none))
+        rows = DenseMatrix(point.z[:, None, :][:, :0])
+        alone = factorise(point.matrices[0], rows, rows, ActiveSet(none[:, :0], none, none))
         return cls(ActiveSet(torch.zeros_like(point.lam, dtype=torch.bool), none, none), alone, bound.equalities)
 
     def solve(self, right: Vector) -> Vector:

@@ -153,7 +153,7 @@ class _Implicit(torch.autograd.Function):
         if any(bar is not None for bar in cotangents[:PRIMAL_DUAL]):
             shapes = (outcome.z, outcome.nu, outcome.lam, outcome.zeta)
             bars = tuple(
-                torch.zeros_like(like) if bar is None else bar
+                like.new_zeros(()).expand_as(like) if bar is None else bar
                 for bar, like in zip(cotangents[:PRIMAL_DUAL], shapes, strict=True)
             )
             gradients.append(_pull(task, outcome, node, parameters, bars))
@@ -198,19 +198,21 @@ def _split(ctx: Any) -> tuple[Outcome, tuple[Tensor, ...]]:
 
 def _node(task: Task, outcome: Outcome, parameters: tuple[Tensor, ...]) -> Node:
     functions = Functions(task.problem, task.layout, task.record.mapped)
-    z, nu, lam, zeta = (_anchored(outcome, name) for name in ("z", "nu", "lam", "zeta"))
+    z, nu, lam, zeta = (_anchored(task, outcome, name) for name in ("z", "nu", "lam", "zeta"))
     adjoints = tuple(Adjoint(functions, system, outcome.index) for system in task.record.systems)
     node = Node(functions, z, nu, lam, zeta, outcome.at_lower, outcome.at_upper, adjoints)
     return task.rule.view(node, parameters)
 
 
-def _anchored(outcome: Outcome, name: str) -> Tensor:
+def _anchored(task: Task, outcome: Outcome, name: str) -> Tensor:
     """Return a part of the anchor, which moves as the same part of the solution does."""
-    accepted = outcome.accepted[:, None]
-    anchor = torch.where(accepted, getattr(outcome.anchor, name), 0.5)
+    anchor: Tensor = getattr(outcome.anchor, name)
+    moving: Tensor = getattr(outcome, name)
+    if not task.record.sound:
+        accepted = outcome.accepted[:, None]
+        anchor, moving = torch.where(accepted, anchor, 0.5), torch.where(accepted, moving, 0.5)
     if not derivative_wanted():
         return anchor
-    moving = torch.where(accepted, getattr(outcome, name), 0.5)
     return anchor + (moving - moving.detach())
 
 

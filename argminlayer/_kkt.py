@@ -66,10 +66,10 @@ class AbstractSystem(abc.ABC):
 
     @abc.abstractmethod
     def solve(self, right: Vector) -> Vector:
-        """Solve ``H u + A'a + G'b - E'c = top``, ``A u = equality``, ``G u = inequality``, ``u = held`` where fixed.
+        """Solve ``H u + A'a + G'b - E'c = top``, ``A u = equality``, ``G u = inequality``, ``-E u = bound``.
 
         Args:
-            right: top, equality, inequality (ignored where not active) and held (ignored where not fixed).
+            right: top, equality, inequality (ignored where not active) and bound (ignored where not fixed).
 
         Returns:
             u, a, b with zeros where not active, c with zeros where a variable is free. Of least norm in u where the

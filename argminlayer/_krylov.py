@@ -69,9 +69,9 @@ class KrylovSystem(AbstractSystem):
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`; NaN where MINRES does not come near a solution."""
-        top, equality, inequality, held = right
+        top, equality, inequality, bound = right
         fixed, used = self.active.fixed[..., None], self.used[..., None]
-        held = torch.where(fixed, held, 0.0)
+        held = torch.where(fixed, -bound, 0.0)
         inequality = inequality.gather(1, self._positions(inequality))
         wanted = torch.cat([equality - self.equality @ held, (inequality - self.inequality @ held) * used], dim=1)
         normal = self.border.mT @ self.gram.solve(wanted)

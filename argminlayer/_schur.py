@@ -79,11 +79,12 @@ class SchurSystem(AbstractSystem):
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`."""
-        top, equality, inequality, held = right
-        used, fixed = self.used[..., None], self.active.fixed[..., None]
+        top, equality, inequality, bound = right
+        used = self.used[..., None]
         inequality = inequality.gather(1, self._positions(inequality))
         if self.held:
-            held = torch.where(fixed, held, 0.0)
+            fixed = self.active.fixed[..., None]
+            held = torch.where(fixed, -bound, 0.0)
             top = torch.where(fixed, self.fill[..., None] * held, top - self.hessian.times(held))
             equality, inequality = equality - self.equality @ held, inequality - self.inequality @ held
         grouping = self.hessian.grouping
@@ -93,13 +94,15 @@ class SchurSystem(AbstractSystem):
         if self.border.shape[1]:
             wanted = torch.cat([u.new_zeros(u.shape[0], low, u.shape[-1]), equality, inequality * used], dim=1)
             y = self.factor.solve(self.border @ u - wanted)
-            u = u - self.lifted @ y
+            # the product of long thin matrices is slow as a matrix product
+            thin = y.shape[1] == y.shape[2] == 1
+            u = torch.addcmul(u, self.lifted, y, value=-1.0) if thin else u - self.lifted @ y
         a, b = y[:, low : low + p], y[:, low + p :]
         return u, a, self._scatter(b), self._force(right[0], u, a, b)
 
     def _force(self, top: Tensor, u: Tensor, a: Tensor, b: Tensor) -> Tensor:
         if not self.held:
-            return torch.zeros_like(u)
+            return u.new_zeros(()).expand_as(u)
         force = self.hessian.times(u) + self.equality.mT @ a + self.inequality.mT @ b - top
         return torch.where(self.active.fixed[..., None], force, 0.0)
 

@@ -73,9 +73,9 @@ class SparseSystem(AbstractSystem):
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`."""
-        top, equality, inequality, held = right
+        top, equality, inequality, bound = right
         fixed, used = self.active.fixed[..., None], self.active.inequality[..., None]
-        held = torch.where(fixed, held, 0.0)
+        held = torch.where(fixed, -bound, 0.0)
         lifted = [
             torch.where(fixed, self.fill[..., None] * held, top - self.hessian.times(held)),
             equality - self.equality.times(held),

@@ -86,7 +86,7 @@ def test_the_solution_satisfies_the_equations_and_is_zero_where_nothing_is_activ
     torch.testing.assert_close(residual, torch.zeros_like(residual))
     torch.testing.assert_close((A[:, 0] * u).sum(-1), equality[:, 0])
     torch.testing.assert_close((G[:, 0] * u).sum(-1), inequality[:, 0])
-    torch.testing.assert_close(u[:, 3], held[:, 3])
+    torch.testing.assert_close(u[:, 3], -held[:, 3])
     assert b[:, 1].abs().max() == 0.0
     assert c[:, :3].abs().max() == 0.0
 
