@@ -178,23 +178,39 @@ def _count_negative(matrix: Any, leading: int) -> int:
     """Return how many eigenvalues are negative, from the pivots of a factorisation that keeps to the diagonal.
 
     A small shift of the block of the constraints makes such pivots possible: the pivots of a symmetric elimination have
-    the signs of the eigenvalues (Sylvester's law of inertia).
+    the signs of the eigenvalues (Sylvester's law of inertia). Where an entry of the Hessian's diagonal vanishes even
+    so, the constraints are eliminated first, which leaves ``H + A'A / shift`` (Haynsworth's inertia additivity).
     """
     from scipy.sparse import diags_array
-    from scipy.sparse.linalg import splu
 
     constraints: int = matrix.shape[0] - leading
     shift = np.r_[np.zeros(leading), np.full(constraints, -SHIFT)]
+    shifted = (matrix + diags_array(shift)).tocsr()
+    negative = _negative_pivots(shifted)
+    if negative is not None:
+        return negative
+    rows = shifted[leading:, :leading]
+    force = diags_array(-1.0 / shifted.diagonal()[leading:])
+    negative = _negative_pivots(shifted[:leading, :leading] + rows.T @ force @ rows)
+    return constraints + (negative or 0)
+
+
+def _negative_pivots(matrix: Any) -> int | None:
+    """Return how many pivots on the diagonal are negative, None where an elimination has to leave the diagonal."""
+    from scipy.sparse.linalg import splu
+
     try:
         factor = splu(
-            (matrix + diags_array(shift)).tocsc(),
+            matrix.tocsc(),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True, "Equil": False},
         )
     except RuntimeError:
-        return constraints
-    return sum(pivot < 0 for pivot in factor.U.diagonal().tolist())
+        return None
+    if not np.array_equal(factor.perm_r, factor.perm_c):
+        return None
+    return int((factor.U.diagonal() < 0).sum())
 
 
 def _kkt_matrix(

@@ -484,3 +484,39 @@ def test_least_and_greatest_in_expressions():
         # greatest = x, least = min(p, 2)
         torch.testing.assert_close(layer(tensor(1.0, 3.0)), tensor(7.0, 22.0))
         assert_gradient_is_that_of_resolved_models(layer, scalar(1.5))
+
+
+def van_der_pol(steps):
+    """Return an optimal control problem with ``3 steps + 2`` variables, whose Hessian has zeros on its diagonal."""
+    m = pyo.ConcreteModel()
+    m.k, m.kk = pyo.RangeSet(0, steps - 1), pyo.RangeSet(0, steps)
+    m.mu = pyo.Param(initialize=1.0, mutable=True)
+    m.first = pyo.Param([0, 1], initialize={0: 1.0, 1: 0.0}, mutable=True)
+    m.x, m.v = pyo.Var(m.kk, initialize=0.1), pyo.Var(m.kk, initialize=0.0)
+    m.u = pyo.Var(m.k, bounds=(-1, 1), initialize=0.0)
+    h = 10 / steps
+    m.position = pyo.Constraint(m.k, rule=lambda m, k: m.x[k + 1] == m.x[k] + h * m.v[k])
+    m.speed = pyo.Constraint(
+        m.k, rule=lambda m, k: m.v[k + 1] == m.v[k] + h * (m.mu * (1 - m.x[k] ** 2) * m.v[k] - m.x[k] + m.u[k])
+    )
+    m.start = pyo.Constraint([0, 1], rule=lambda m, i: (m.x, m.v)[i][0] == m.first[i])
+    m.cost = pyo.Objective(expr=sum(h * (m.x[k] ** 2 + m.v[k] ** 2 + m.u[k] ** 2) for k in m.k))
+    return m
+
+
+def test_a_large_sparse_model_is_solved_certified_and_differentiated():
+    m = van_der_pol(400)
+    layer = al.ArgminLayer(m, parameters=[m.mu, m.first], variables=[m.x, m.u], solver="pyomo.ipopt")
+    program = layer.problem.equality.program
+    assert program.size == 802
+    assert len(program.steps) < 10, "equal expressions are evaluated together"
+    mu, first = scalar(1.0).requires_grad_(), tensor(1.0, 0.0).requires_grad_()
+
+    def cost(mu, first):
+        x, u = layer(mu, first)
+        return x[100] + u.square().sum()
+
+    gradient = torch.autograd.grad(cost(mu, first), (mu, first))
+    step = 1e-4
+    plus, minus = (float(cost(mu.detach() + s, first.detach())) for s in (step, -step))
+    assert float(gradient[0]) == pytest.approx((plus - minus) / (2 * step), rel=1e-6)
