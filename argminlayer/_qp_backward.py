@@ -1,7 +1,7 @@
 """The derivative of quadratic programs, in every mode torch has: one KKT system on the active rows per derivative."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ._autodiff import derivative_wanted, inside_transform, nested_forward_mode
 from ._errors import NotDifferentiable
-from ._qp_form import QuadraticForm, factorised, quadratic_form
-from ._qp_kkt import ActiveRows, Steps, solve_form, solve_kkt
+from ._qp_form import Array, QuadraticForm, factorised, quadratic_form
+from ._qp_kkt import ActiveRows, solve_form, solve_kkt
 from ._qp_search import QuadraticFound
 from ._quadratic import CORE
 
@@ -53,12 +53,14 @@ class Record:
     Attributes:
         sound: whether all instances were solved.
         form: the programs.
-        found: what was found.
+        found: what was found, with NaN for what failed.
+        side: (batch, s), as :func:`_forward` returns it.
     """
 
     sound: bool = False
     form: QuadraticForm | None = None
     found: QuadraticFound | None = None
+    side: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def quadratic_argmin(task: QuadraticTask, blocks: dict[str, Tensor]) -> Tensor:
@@ -72,8 +74,10 @@ def quadratic_argmin(task: QuadraticTask, blocks: dict[str, Tensor]) -> Tensor:
 
 def _tracked(blocks: dict[str, Tensor]) -> bool:
     """Return whether autograd follows any of the blocks, in reverse or in forward mode."""
-    if torch.is_grad_enabled() and any(block.requires_grad for block in blocks.values()):
-        return True
+    if torch.is_grad_enabled():
+        for block in blocks.values():
+            if block.requires_grad:
+                return True
     return any(torch.autograd.forward_ad.unpack_dual(block).tangent is not None for block in blocks.values())
 
 
@@ -90,8 +94,9 @@ def _forward(task: QuadraticTask, tensors: tuple[Tensor | None, ...]) -> tuple[T
     if not record.sound:
         solved = (found.status == 0)[:, None]
         value, y, active = np.where(solved, value, np.nan), np.where(solved, y, 0.0), active & solved
-    record.form, record.found = form, found._replace(value=value, multipliers=y)
-    side = active * np.where(found.residuals.at_high, 1, -1)
+        found = found._replace(value=value, multipliers=y)
+    record.form, record.found = form, found
+    record.side = side = np.where(found.residuals.at_high, active, -1 * active)
     outputs = (
         torch.from_numpy(value.reshape(*task.batch_shape, form.size)),
         torch.from_numpy(y),
@@ -157,25 +162,6 @@ class _Node:
         rows = torch.cat([part.expand(width, *part.shape[1:]) for part in parts], 1)
         return rows if self.solved is None else torch.nan_to_num(rows)
 
-    def split(self, values: Tensor) -> dict[str, Tensor]:
-        """Return values of all rows (batch, s) by the blocks they belong to."""
-        _, p, m = self.task.sizes
-        parts = values.split([self.task.offset, p, m], 1)
-        return dict(zip(("bounds", "A", "G"), parts, strict=True))
-
-    def restored(self, name: str, gradient: Tensor) -> Tensor:
-        """Return a gradient (1 or batch, *core) in the shape of the block, summed over what it is shared by."""
-        block = self.raw[name]
-        lead = block.shape[: block.ndim - len(CORE[name])]
-        if lead.numel() == 1 or lead == self.task.batch_shape:
-            return gradient.reshape(block.shape)
-        return gradient.reshape(self.task.batch_shape + gradient.shape[1:]).sum_to_size(block.shape)
-
-    def shares(self, name: str) -> bool:
-        """Return whether the whole batch shares a block."""
-        block = self.raw[name]
-        return block.shape[: block.ndim - len(CORE[name])].numel() == 1
-
 
 class _Quadratic(torch.autograd.Function):
     """Blocks to the minimiser, the multipliers, and what has no derivative."""
@@ -197,12 +183,14 @@ class _Quadratic(torch.autograd.Function):
         u_bar, y_bar = cotangents[:2]
         if u_bar is None and y_bar is None:
             return (None,) * (1 + len(SLOTS))
+        if not derivative_wanted():
+            return (None, *_plain_gradients(ctx, u_bar, y_bar))
         node = _Node.of(ctx)
         flat = node.u.new_zeros(node.u.shape) if u_bar is None else u_bar.reshape(node.u.shape)
         d, e = _solve(node, flat, y_bar, refuse=True)
-        wanted = {name for name, need in zip(SLOTS, ctx.needs_input_grad[1:], strict=True) if need}
-        gradients = _gradients(node, d, e, wanted)
-        return (None, *(gradients.get(name) for name in SLOTS))
+        shapes = [None if t is None else t.shape for t in ctx.saved_tensors[: len(SLOTS)]]
+        wanted = [s if need else None for s, need in zip(shapes, ctx.needs_input_grad[1:], strict=True)]
+        return (None, *_gradients(node.task, (node.u, node.y, node.side, d, e), wanted))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -247,90 +235,130 @@ def _solve(node: _Node, top: Tensor, bottom: Tensor | None, refuse: bool) -> tup
         met = (top != 0).any(-1) if bottom is None else (top != 0).any(-1) | (bottom != 0).any(-1)
         poison = torch.where(met & ~node.solved, torch.nan, 0.0)[:, None]
         top = torch.where(node.solved[:, None], top, 0.0)
-    lean = node.solved is None and not derivative_wanted() and task.record.form is not None
-    if lean:
-        assert task.record.form is not None
-        mask = node.side.numpy(force=True) != 0
-        below = None if bottom is None else np.ascontiguousarray(bottom.numpy(force=True))
-        steps = solve_form(task.record.form, mask, np.ascontiguousarray(top.numpy(force=True)), below)
-        (d, e), determined = _marked(steps, top, bottom)
-        if top.is_cuda:
-            d, e = d.to(top.device), e.to(top.device)
-    else:
-        rows, P = node.stacked(node.raw), node.hessian()
-        right = torch.zeros_like(node.y) if bottom is None else bottom
-        d, e = _KKT.apply(task.offset, P, rows, node.side != 0, top[..., None], right[..., None])  # type: ignore[no-untyped-call]
-        determined = inside_transform() or not bool(d.isnan().any())
+    rows, P = node.stacked(node.raw), node.hessian()
+    below = torch.zeros_like(node.y) if bottom is None else bottom
+    d, e = _KKT.apply(task.offset, P, rows, node.side != 0, top[..., None], below[..., None])  # type: ignore[no-untyped-call]
     d, e = d[..., 0], e[..., 0]
-    if refuse and task.throw and not determined:
-        _refuse(node, d)
+    if refuse and task.throw and not inside_transform():
+        lost = d.isnan().any(-1) if node.solved is None else d.isnan().any(-1) & node.solved
+        _refuse(task, lost.numpy(force=True))
     return (d, e) if poison is None else (d + poison, e + poison)
 
 
-def _marked(steps: Steps, top: Tensor, right: Tensor | None) -> tuple[tuple[Tensor, Tensor], bool]:
-    """Return the steps, NaN where they are asked for and not determined, and whether all are."""
+def _plain_gradients(ctx: Any, u_bar: Tensor | None, y_bar: Tensor | None) -> list[Tensor | None]:
+    """Return the gradients of the blocks where nobody differentiates them again, with the arrays of the solve."""
+    task: QuadraticTask = ctx.task
+    blocks = ctx.saved_tensors[: len(SLOTS)]
+    form, found = task.record.form, task.record.found
+    assert form is not None
+    assert found is not None
+    shapes = [t.shape if need else None for t, need in zip(blocks, ctx.needs_input_grad[1:], strict=True)]
+    side = task.record.side
+    top = np.zeros((form.batch, form.size)) if u_bar is None else u_bar.numpy(force=True).reshape(form.batch, -1)
+    bottom = None if y_bar is None else y_bar.numpy(force=True)
+    if task.record.sound:
+        d, e = _plain_steps(task, form, side != 0, top, bottom)
+        u = found.value
+    else:
+        d, e, u = _steps_of_the_solved(task, form, side != 0, top, bottom)
+    device = next(t.device for t in blocks if t is not None)
+    gradients = (
+        None if g is None else torch.from_numpy(np.ascontiguousarray(g))
+        for g in _gradients(task, (u, found.multipliers, side, d, e), shapes)
+    )
+    return [g if g is None or device.type == "cpu" else g.to(device) for g in gradients]
+
+
+def _plain_steps(
+    task: QuadraticTask, form: QuadraticForm, mask: Array, top: Array, bottom: Array | None
+) -> tuple[Array, Array]:
+    steps = solve_form(form, mask, top, bottom)
     if steps.freedom is None:
-        return (steps.d, steps.e), True
-    met = (top != 0).flatten(1).any(-1)
-    if right is not None:
-        met = met | (right != 0).flatten(1).any(-1)
-    lost = met.to(steps.d.device) & (steps.freedom > 0)
-    mark = torch.where(lost, torch.nan, 0.0)[:, None, None]
-    return (steps.d + mark, steps.e + mark), not bool(lost.any())
+        return steps.d, steps.e
+    lost = (steps.freedom > 0) & (top.any(-1) if bottom is None else top.any(-1) | bottom.any(-1))
+    if task.throw:
+        _refuse(task, lost)
+    return np.where(lost[:, None], np.nan, steps.d), np.where(lost[:, None], np.nan, steps.e)
 
 
-def _refuse(node: _Node, d: Tensor) -> None:
-    lost = d.isnan().any(-1) if node.solved is None else d.isnan().any(-1) & node.solved
-    lost = lost.nonzero()[:, 0]
-    if len(lost) == 0:
+def _steps_of_the_solved(
+    task: QuadraticTask, form: QuadraticForm, mask: Array, top: Array, bottom: Array | None
+) -> tuple[Array, Array, Array]:
+    """Return the steps with NaN where a cotangent meets an instance without a solution, and the solutions or zero."""
+    assert task.record.found is not None
+    value = task.record.found.value
+    solved = np.asarray(np.isfinite(value).all(-1))
+    met = top.any(-1) if bottom is None else top.any(-1) | bottom.any(-1)
+    d, e = (np.where((met & ~solved)[:, None], np.nan, np.zeros((form.batch, w))) for w in (form.size, form.height))
+    index = solved.nonzero()[0]
+    if len(index):
+        part = form.select(index)
+        d[index], e[index] = _plain_steps(
+            task, part, mask[index], top[index], None if bottom is None else bottom[index]
+        )
+    return d, e, np.where(solved[:, None], value, 0.0)
+
+
+def _refuse(task: QuadraticTask, lost: Array) -> None:
+    """Raise where a derivative is asked for and not determined.
+
+    Raises:
+        NotDifferentiable: names the first instance.
+    """
+    if not lost.any():
         return
-    shape = node.task.batch_shape
-    index = tuple(int(i) for i in torch.unravel_index(lost[0], shape))
+    shape = task.batch_shape
+    index = tuple(int(i) for i in np.unravel_index(int(lost.argmax()), shape)) if len(lost) == shape.numel() else ()
     where = f" at batch index {index}" if index else ""
     raise NotDifferentiable(
-        f"{len(lost)} of {shape.numel()} solutions have no derivative; the first{where}: the solution is not isolated, "
-        "for P is singular on the directions that the active constraints leave open (in a linear program: another "
-        "vertex is as good); add a regulariser, for example `smoothing=al.Smoothing(...)`, or take the derivative of "
-        'least norm with `backward=al.KKT(singular="minimum-norm")`. Pass `throw=False` to get NaN gradients for these '
-        "instances only"
+        f"{int(lost.sum())} of {shape.numel()} solutions have no derivative; the first{where}: the solution is not "
+        "isolated, for P is singular on the directions that the active constraints leave open (in a linear program: "
+        "another vertex is as good); add a regulariser, or take the derivative of least norm with "
+        '`backward=al.KKT(singular="minimum-norm")`. Pass `throw=False` to get NaN gradients for these instances only'
     )
 
 
-def _outer(node: _Node, name: str, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Return ``a b' + c d'`` of every instance, summed over the batch where the block is shared."""
-    if node.shares(name) and len(a) > 1:
-        return torch.addmm(a.mT @ b, c.mT, d)[None]
-    first = a[:, :, None] * b[:, None, :]
-    if derivative_wanted():
-        return first.addcmul(c[:, :, None], d[:, None, :])
-    return first.addcmul_(c[:, :, None], d[:, None, :])
+def _gradients(task: QuadraticTask, found: tuple[Any, ...], shapes: list[torch.Size | None]) -> list[Any]:
+    """Return the gradients of the blocks: those of ``-d'(Pu + q + R'y) - e'(R u - side)`` with d and e constant.
+
+    Args:
+        task: the call.
+        found: u, y, side, d and e, tensors or arrays: what follows reads the same for both.
+        shapes: of the blocks whose gradient is wanted, None for the others.
+    """
+    u, y, side, d, e = found
+    o, p = task.offset, task.offset + task.sizes[1]
+    P, q, G, h, A, b, lower, upper = shapes
+    against = -d
+    return [
+        None if P is None else _outer(task, P, 0.5 * against, u, 0.5 * u, against),
+        None if q is None else _summed(task, q, against, 1),
+        None if G is None else _outer(task, G, y[:, p:], against, -e[:, p:], u),
+        None if h is None else _summed(task, h, e[:, p:], 1),
+        None if A is None else _outer(task, A, y[:, o:p], against, -e[:, o:p], u),
+        None if b is None else _summed(task, b, e[:, o:p], 1),
+        None if lower is None else _summed(task, lower, e[:, :o] * (side[:, :o] < 0), 1),
+        None if upper is None else _summed(task, upper, e[:, :o] * (side[:, :o] > 0), 1),
+    ]
 
 
-def _vector(node: _Node, name: str, gradient: Tensor) -> Tensor:
-    return gradient.sum(0, keepdim=True) if node.shares(name) and len(gradient) > 1 else gradient
+def _outer(task: QuadraticTask, shape: torch.Size, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return ``a b' + c d'`` of every instance in the shape of a block, summed over what shares it."""
+    if len(a) > 1 and shape[:-2].numel() == 1:
+        return (a.T @ b + c.T @ d).reshape(shape)
+    stack = torch.stack if isinstance(a, Tensor) else np.stack
+    return _summed(task, shape, stack((a, c), 2) @ stack((b, d), 1), 2)
 
 
-def _gradients(node: _Node, d: Tensor, e: Tensor, wanted: set[str]) -> dict[str, Tensor]:
-    """Return the gradients of the blocks: those of ``-d'(Pu + q + R'y) - e'(R u - side)`` with d and e constant."""
-    e_full = node.split(e)
-    forces = node.split(node.y)
-    found: dict[str, Tensor] = {}
-    if "q" in wanted:
-        found["q"] = _vector(node, "q", -d)
-    if "P" in wanted:
-        half = -0.5 * d
-        found["P"] = _outer(node, "P", half, node.u, node.u, half)
-    for name, side in (("G", "h"), ("A", "b")):
-        if name in wanted:
-            found[name] = _outer(node, name, forces[name], -d, e_full[name], -node.u)
-        if side in wanted:
-            found[side] = _vector(node, side, e_full[name])
-    if node.task.bounded:
-        held = node.side[:, : node.task.offset]
-        for name, here in (("lower", held < 0), ("upper", held > 0)):
-            if name in wanted:
-                found[name] = _vector(node, name, torch.where(here, e_full["bounds"], 0.0))
-    return {name: node.restored(name, gradient) for name, gradient in found.items()}
+def _summed(task: QuadraticTask, shape: torch.Size, gradient: Any, core: int) -> Any:
+    """Return a gradient (batch, *core) in the shape of a block, summed over what shares it."""
+    lead = shape[: len(shape) - core]
+    if lead == task.batch_shape:
+        return gradient.reshape(shape)
+    wide = gradient.reshape(task.batch_shape + shape[len(lead) :])
+    extra = len(task.batch_shape) - len(lead)
+    axes = tuple(i for i in range(len(task.batch_shape)) if i < extra or lead[i - extra] == 1)
+    return wide.sum(axes).reshape(shape) if axes else wide.reshape(shape)
 
 
 def _moved(node: _Node, dots: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -373,8 +401,11 @@ class _KKT(torch.autograd.Function):
             cholesky = factor.to(P.device) if definite.all() else None
         active = _active(mask)
         steps = solve_kkt(P, cholesky, rows, offset, active, top, bottom)
-        d, e = _marked(steps, top, bottom)[0]
-        return d, e
+        if steps.freedom is None:
+            return steps.d, steps.e
+        met = (top != 0).flatten(1).any(-1) | (bottom != 0).flatten(1).any(-1)
+        mark = torch.where(met & (steps.freedom > 0), torch.nan, 0.0)[:, None, None]
+        return steps.d + mark, steps.e + mark
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

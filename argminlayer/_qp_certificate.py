@@ -24,6 +24,7 @@ class Residuals(NamedTuple):
         slack: to the nearer side of each row, negative outside, (batch, s).
         pull: signed as the multipliers, (batch, s).
         at_high: whether the higher side of a row is the nearer one, (batch, s).
+        worst: the largest of the first three, (batch,); it compares false where something is not a number.
     """
 
     stationarity: Array
@@ -32,13 +33,7 @@ class Residuals(NamedTuple):
     slack: Array
     pull: Array
     at_high: Array
-
-    @property
-    def worst(self) -> Array:
-        """The largest residual of each instance, infinite where something is not a number, (batch,)."""
-        worst = np.maximum(np.maximum(self.stationarity, self.feasibility), self.complementarity)
-        found: Array = np.where(worst >= 0.0, worst, np.inf)
-        return found
+    worst: Array
 
     @property
     def active(self) -> Array:
@@ -79,14 +74,11 @@ def measure(form: QuadraticForm, u: Array, y: Array) -> Residuals:
     pull = y * (length / force)
     toward = np.where(pull > 0.0, above, below)
     slack = np.minimum(above, below)
-    return Residuals(
-        stationarity=_largest(abs(slope(form, u, y)), 1, initial=0.0) / force[:, 0],
-        feasibility=-_smallest(slack, 1, initial=0.0),
-        complementarity=_largest(np.minimum(abs(pull), abs(toward)), 1, initial=0.0),
-        slack=slack,
-        pull=pull,
-        at_high=above <= below,
-    )
+    stationarity = _largest(abs(slope(form, u, y)), 1, initial=0.0) / force[:, 0]
+    feasibility = -_smallest(slack, 1, initial=0.0)
+    complementarity = _largest(np.minimum(abs(pull), abs(toward)), 1, initial=0.0)
+    worst = np.maximum(np.maximum(stationarity, feasibility), complementarity)
+    return Residuals(stationarity, feasibility, complementarity, slack, pull, above <= below, worst)
 
 
 def row_lengths(form: QuadraticForm) -> Array:

@@ -71,7 +71,13 @@ class QuadraticForm(NamedTuple):
 
     def select(self, index: Array) -> "QuadraticForm":
         """Return the programs at some positions of the batch."""
+        return self._taken(index, len(index))
 
+    def window(self, start: int, stop: int) -> "QuadraticForm":
+        """Return the programs from ``start`` to ``stop``, without a copy."""
+        return self._taken(slice(start, stop), min(stop, self.batch) - start)
+
+    def _taken(self, index: Array | slice, batch: int) -> "QuadraticForm":
         def taken(array: Any) -> Any:
             return array if array is None or len(array) == 1 else array[index]
 
@@ -81,7 +87,7 @@ class QuadraticForm(NamedTuple):
             rows=taken(self.rows),
             low=taken(self.low),
             high=taken(self.high),
-            batch=len(index),
+            batch=batch,
             cholesky=taken(self.cholesky),
             definite=taken(self.definite),
             largest=taken(self.largest),
@@ -171,11 +177,12 @@ def _flat(block: Tensor, core: int, batch_shape: torch.Size) -> Array:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def _joined(arrays: list[Array]) -> Array:
-    """Return arrays one below the other, each repeated for the batch where another is not shared."""
-    if len(arrays) == 1:
+def _joined(arrays: list[Array], length: int = 1) -> Array:
+    """Return arrays one below the other, each repeated for the batch where another, or ``length``, is not shared."""
+    lengths = (length, *map(len, arrays))
+    length = max(lengths) if all(lengths) else 0
+    if len(arrays) == 1 and len(arrays[0]) == length:
         return arrays[0]
-    length = max(map(len, arrays))
     if any(len(array) != length for array in arrays):
         arrays = [np.broadcast_to(array, (length, *array.shape[1:])) for array in arrays]
         return np.ascontiguousarray(np.concatenate(arrays, 1))
@@ -195,7 +202,9 @@ def _sides(arrays: Mapping[str, Array], n: int) -> tuple[Array, Array]:
         high.append(arrays["h"])
     if not low:
         return np.zeros((1, 0)), np.zeros((1, 0))
-    return _joined(low), _joined(high)
+    lengths = [len(array) for array in (*low, *high)]
+    length = max(lengths) if all(lengths) else 0
+    return _joined(low, length), _joined(high, length)
 
 
 def factorised(P: Array) -> tuple[Tensor, Array, Array]:
@@ -211,5 +220,7 @@ def factorised(P: Array) -> tuple[Tensor, Array, Array]:
         return factor, np.ones(batch, dtype=bool), np.zeros((batch, 1))
     pivots = np.minimum.reduce(factor.numpy().diagonal(0, 1, 2), 1)
     largest = np.maximum.reduce(P.diagonal(0, 1, 2), 1, keepdims=True)
-    definite = (pivots * abs(pivots) > DEFINITE * largest[:, 0]) & (info.numpy() == 0)
+    definite = pivots * abs(pivots) > DEFINITE * largest[:, 0]
+    if info.any():
+        definite &= info.numpy() == 0
     return factor, definite, largest

@@ -19,10 +19,13 @@ from ._qp_form import Array, QuadraticForm
 
 DEPENDENT = 1e-12
 """Active rows depend on each other when the square of a pivot of the scaled Schur complement falls below this."""
+AT_ONCE = 2**18
+"""Numbers in the matrices of the instances that are solved at once: the memory of fresh arrays, which the system hands
+out page by page, takes longer than the arithmetic."""
 SMALL = 60
 """Up to this many variables the system of a single instance is inverted."""
-REGULAR = 1e13
-"""Largest condition number of a matrix that is inverted."""
+REGULAR = 1e11
+"""Largest product of the largest entries of a matrix and its inverse with which that is used."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,16 @@ class Steps(NamedTuple):
     freedom: Tensor | None = None
 
 
-def solve_form(form: QuadraticForm, mask: Array, top: Array, bottom: Array | None = None) -> Steps:
-    """Solve the KKT systems of programs on the rows in ``mask`` (batch, s), for one right-hand side each.
+class FormSteps(NamedTuple):
+    """The same for one right-hand side each: d (batch, n), e (batch, s) and freedom (batch,)."""
+
+    d: Array
+    e: Array
+    freedom: Array | None = None
+
+
+def solve_form(form: QuadraticForm, mask: Array, top: Array, bottom: Array | None = None) -> FormSteps:
+    """Solve the KKT systems of programs on the rows in ``mask`` (batch, s).
 
     Args:
         form: the programs.
@@ -98,21 +109,38 @@ def solve_form(form: QuadraticForm, mask: Array, top: Array, bottom: Array | Non
         bottom: (batch, s), None for zero.
     """
     if form.batch == 1 and form.size <= SMALL:
-        steps = _inverted(form, np.flatnonzero(mask[0]), top[0], None if bottom is None else bottom[0])
-        if steps is not None:
-            return steps
-    return solve_kkt(
+        found = _inverted(form, mask[0].nonzero()[0], top[0], None if bottom is None else bottom[0])
+        if found is not None:
+            return found
+    width = max(1, AT_ONCE // (form.size * form.size + 1))
+    if form.batch <= width or (len(form.cholesky) == 1 and len(form.rows) == 1):
+        return _solved_at_once(form, mask, top, bottom)
+    ends = ((i, i + width) for i in range(0, form.batch, width))
+    parts = [
+        _solved_at_once(form.window(i, j), mask[i:j], top[i:j], None if bottom is None else bottom[i:j])
+        for i, j in ends
+    ]
+    freedom = None
+    if any(part.freedom is not None for part in parts):
+        freedom = np.concatenate([np.zeros(len(p.d)) if p.freedom is None else p.freedom for p in parts])
+    return FormSteps(np.concatenate([p.d for p in parts]), np.concatenate([p.e for p in parts]), freedom)
+
+
+def _solved_at_once(form: QuadraticForm, mask: Array, top: Array, bottom: Array | None) -> FormSteps:
+    steps = solve_kkt(
         None if form.P is None else torch.from_numpy(form.P),
         form.cholesky if form.definite.all() else None,
         torch.from_numpy(form.rows),
         form.offset,
         ActiveRows.of_mask(mask),
-        torch.from_numpy(top)[..., None],
-        None if bottom is None else torch.from_numpy(bottom)[..., None],
+        torch.from_numpy(np.ascontiguousarray(top))[..., None],
+        None if bottom is None else torch.from_numpy(np.ascontiguousarray(bottom))[..., None],
     )
+    freedom = None if steps.freedom is None else steps.freedom.numpy()
+    return FormSteps(steps.d[..., 0].numpy(), steps.e[..., 0].numpy(), freedom)
 
 
-def _inverted(form: QuadraticForm, active: Array, top: Array, bottom: Array | None) -> Steps | None:
+def _inverted(form: QuadraticForm, active: Array, top: Array, bottom: Array | None) -> FormSteps | None:
     """Solve a single small system by the inverse of its matrix, None where that is singular.
 
     The steps of a Schur complement would each cost more in calls than in arithmetic. The inverse gives the condition
@@ -124,23 +152,23 @@ def _inverted(form: QuadraticForm, active: Array, top: Array, bottom: Array | No
         matrix[:n, :n] = form.P[0]
     general = active if offset == 0 else active[active >= offset] - offset
     held = k - len(general)
-    matrix[n + held :, :n] = form.rows[0][general]
+    matrix[n + held :, :n] = rows = form.rows[0][general]
+    matrix[:n, n + held :] = rows.T
     if held:
-        matrix[np.arange(n, n + held), active[:held]] = 1.0
-    matrix[:n, n:] = matrix[n:, :n].T
+        place = np.arange(n, n + held)
+        matrix[place, active[:held]] = matrix[active[:held], place] = 1.0
     try:
         inverse = np.linalg.inv(matrix)
     except np.linalg.LinAlgError:
         return None
-    size = np.add.reduce(abs(matrix), 1).max() * np.add.reduce(abs(inverse), 1).max()
-    if not size < REGULAR:
+    if not abs(matrix).max() * abs(inverse).max() < REGULAR:
         return None
     found = inverse[:, :n] @ top
     if bottom is not None:
         found += inverse[:, n:] @ bottom[active]
-    e = np.zeros((1, form.height, 1))
-    e[0, active, 0] = found[n:]
-    return Steps(torch.from_numpy(found[None, :n, None]), torch.from_numpy(e))
+    e = np.zeros((1, form.height))
+    e[0, active] = found[n:]
+    return FormSteps(found[None, :n], e)
 
 
 def solve_kkt(

@@ -70,4 +70,4 @@ def _step(form: QuadraticForm, u: Array, y: Array, high: Array, low: Array) -> t
     top = np.nan_to_num(-slope(form, u, y))
     gap = np.nan_to_num(np.where(mask, side - row_values(form, u), 0.0))
     steps = solve_form(form, mask, top, gap)
-    return u + steps.d[..., 0].numpy(), y + steps.e[..., 0].numpy()
+    return u + steps.d, y + steps.e

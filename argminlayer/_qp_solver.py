@@ -42,6 +42,7 @@ class AbstractQuadraticSolver(AbstractSolver):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         constraints=frozenset({"equality", "inequality", "bounds"}),
+        objectives=frozenset({"smooth"}),
         structures=frozenset({QUADRATIC}),
         requires=frozenset({"convex"}),
     )

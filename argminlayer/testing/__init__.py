@@ -19,12 +19,15 @@ from ._differences import central_differences  # noqa: E402 - the line above mus
 from ._experiments import ExperimentConformance  # noqa: E402
 from ._known import KnownProblem  # noqa: E402
 from ._problems import INFEASIBLE_PROBLEMS, KNOWN_PROBLEMS  # noqa: E402
+from ._quadratic import INFEASIBLE_PROGRAMS, QUADRATIC_PROBLEMS  # noqa: E402
 from ._solvers import SolverConformance  # noqa: E402
 from ._user_functions import USER_FUNCTIONS, UserFunction  # noqa: E402
 
 __all__ = [
     "INFEASIBLE_PROBLEMS",
+    "INFEASIBLE_PROGRAMS",
     "KNOWN_PROBLEMS",
+    "QUADRATIC_PROBLEMS",
     "USER_FUNCTIONS",
     "ExperimentConformance",
     "KnownProblem",

@@ -1,5 +1,6 @@
 """Translation to qpsolvers and back, one instance at a time."""
 
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,16 @@ from ._solvers import AbstractQP
 
 Array = NDArray[np.float64]
 
+_SILENCE = threading.Lock()
+
 
 def solve_through_qpsolvers(solver: AbstractQP, form: al.QuadraticForm) -> al.QuadraticAnswer:
     """Solve every program of a batch, one after another."""
     value, multipliers = np.full((form.batch, form.size), np.nan), np.zeros((form.batch, form.height))
     status, iterations = np.zeros(form.batch, dtype=np.int64), np.full(form.batch, -1, dtype=np.int64)
     words = []
-    with warnings.catch_warnings():
-        # a back end that says how it ended does so in the status, too
+    with _SILENCE, warnings.catch_warnings():
+        # how a back end ended is in its status, too; filters of warnings belong to no thread, hence the lock
         warnings.simplefilter("ignore")
         for i in range(form.batch):
             x, y, code, said = _solve_one(solver, Instance(form, i))

@@ -27,28 +27,29 @@ _STATUS = {
 
 def solve_batch(solver: DAQP, form: al.QuadraticForm) -> al.QuadraticAnswer:
     """Solve every program of a batch."""
-    batch, settings = form.batch, dict(solver.settings())
-    value, multipliers = np.zeros((batch, form.size)), np.zeros((batch, form.height))
-    flags, iterations = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    batch, settings = form.batch, solver.settings()
+    value, multipliers = np.empty((batch, form.size)), np.empty((batch, form.height))
+    flags, iterations = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)
     P, q, rows, high, low = form.P, form.q, form.rows, form.high, form.low
-    sense = np.where(low == high, EQUALITY, 0).astype(np.intc)
-    one = [0 if a is None or len(a) == 1 else 1 for a in (P, q, rows, high, low, sense)]
+    sense = (low == high) * np.intc(EQUALITY)
+    p, v, r, t = (int(len(array) > 1) for array in (q if P is None else P, q, rows, high))
 
     def solve(start: int, stop: int) -> None:
         for i in range(start, stop):
-            x, _, flag, info = daqp.solve(
-                None if P is None else P[i * one[0]],
-                q[i * one[1]],
-                rows[i * one[2]],
-                high[i * one[3]],
-                low[i * one[4]],
-                sense[i * one[5]].copy(),
+            x, _, flags[i], info = daqp.solve(
+                None if P is None else P[i * p],
+                q[i * v],
+                rows[i * r],
+                high[i * t],
+                low[i * t],
+                sense[i * t],
                 **settings,
             )
-            value[i], multipliers[i] = x, info["lam"]
-            flags[i], iterations[i] = flag, info["iterations"]
+            value[i], multipliers[i], iterations[i] = x, info["lam"], info["iterations"]
 
     each_in_threads(solve, batch, solver.threads, form.size * form.size * (form.size + form.height))
+    if (flags > 0).all():
+        return al.QuadraticAnswer(value, multipliers, np.zeros(batch, dtype=np.int64), iterations, ("",) * batch)
     status = np.array([_STATUS.get(flag, al.Status.BREAKDOWN) for flag in flags.tolist()], dtype=np.int64)
     words = tuple("" if flag > 0 else f"exit flag {flag}" for flag in flags.tolist())
     return al.QuadraticAnswer(value, multipliers, status, iterations, words)

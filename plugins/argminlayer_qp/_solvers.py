@@ -1,9 +1,9 @@
 """The solver classes: what each takes, and which programs it suits. No back end is imported here."""
 
-import abc
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import argminlayer as al
@@ -34,6 +34,14 @@ class AbstractQP(al.AbstractQuadraticSolver):
     """What must be installed beside qpsolvers."""
     backend: ClassVar[str]
     """What qpsolvers calls it."""
+    tolerances: ClassVar[tuple[str, ...]] = ()
+    """What the back end calls its tolerances; without any it solves to rounding."""
+    iterations: ClassVar[tuple[str, ...]] = ()
+    """What it calls the limit of its iterations."""
+    seconds: ClassVar[str] = ""
+    """What it calls the limit of its time."""
+    fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Settings that are not for the user."""
     sparse_only: ClassVar[bool] = False
     """Whether it takes sparse matrices only."""
     strictly_convex: ClassVar[bool] = False
@@ -47,6 +55,12 @@ class AbstractQP(al.AbstractQuadraticSolver):
             raise al.SolverError(f"{self.name}: max_iter must be at least 1 or None, not {self.max_iter!r}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise al.SolverError(f"{self.name}: time_limit must be positive seconds or None, not {self.time_limit!r}")
+        for option, limit, there in (
+            ("max_iter", self.max_iter, self.iterations),
+            ("time_limit", self.time_limit, self.seconds),
+        ):
+            if limit is not None and not there:
+                raise al.SolverError(f"{self.name}: {option} must be None, for {self.backend} has no such limit")
         if self.threads is not None and self.threads < 1:
             raise al.SolverError(f"{self.name}: threads must be at least 1 or None, not {self.threads!r}")
 
@@ -70,17 +84,14 @@ class AbstractQP(al.AbstractQuadraticSolver):
 
         return solve_through_qpsolvers(self, form)
 
-    @abc.abstractmethod
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return the back end's own settings."""
-
-    def _limits(self, iterations: str, seconds: str | None = None) -> dict[str, Any]:
-        limits: dict[str, Any] = {}
+        settings: dict[str, Any] = {**self.fixed, **dict.fromkeys(self.tolerances, self.tol)}
         if self.max_iter is not None:
-            limits[iterations] = self.max_iter
-        if self.time_limit is not None and seconds is not None:
-            limits[seconds] = self.time_limit
-        return limits
+            settings |= dict.fromkeys(self.iterations, self.max_iter)
+        if self.time_limit is not None:
+            settings[self.seconds] = self.time_limit
+        return settings
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,9 @@ class DAQP(AbstractQP):
     name: ClassVar[str] = "qp.daqp"
     module: ClassVar[str] = "daqp"
     backend: ClassVar[str] = "daqp"
+    tolerances: ClassVar[tuple[str, ...]] = ("primal_tol",)
+    iterations: ClassVar[tuple[str, ...]] = ("iter_limit",)
+    seconds: ClassVar[str] = "time_limit"
 
     tol: float = 1e-10
 
@@ -108,10 +122,6 @@ class DAQP(AbstractQP):
             return 30.0 if form.size <= SMALL else 21.0
         return 22.0 if form.size <= SMALL else 12.0
 
-    def settings(self) -> Mapping[str, Any]:
-        """Return DAQP's settings."""
-        return {"primal_tol": self.tol, **self._limits("iter_limit", "time_limit")}
-
 
 @dataclass(frozen=True)
 class PIQP(AbstractQP):
@@ -123,15 +133,16 @@ class PIQP(AbstractQP):
     name: ClassVar[str] = "qp.piqp"
     module: ClassVar[str] = "piqp"
     backend: ClassVar[str] = "piqp"
+    tolerances: ClassVar[tuple[str, ...]] = (
+        "eps_abs",
+        "eps_rel",
+    )
+    iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
 
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 28."""
         del form
         return 28.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return PIQP's settings."""
-        return {"eps_abs": self.tol, "eps_rel": self.tol, **self._limits("max_iter")}
 
 
 @dataclass(frozen=True)
@@ -144,14 +155,13 @@ class ProxQP(AbstractQP):
     name: ClassVar[str] = "qp.proxqp"
     module: ClassVar[str] = "proxsuite"
     backend: ClassVar[str] = "proxqp"
+    tolerances: ClassVar[tuple[str, ...]] = ("eps_abs",)
+    iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
+    fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_rel": 0.0})
 
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 24, 14 for large programs."""
         return 24.0 if form.size <= DENSE else 14.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return ProxQP's settings."""
-        return {"eps_abs": self.tol, "eps_rel": 0.0, **self._limits("max_iter")}
 
 
 @dataclass(frozen=True)
@@ -164,17 +174,18 @@ class Clarabel(AbstractQP):
     name: ClassVar[str] = "qp.clarabel"
     module: ClassVar[str] = "clarabel"
     backend: ClassVar[str] = "clarabel"
+    tolerances: ClassVar[tuple[str, ...]] = (
+        "tol_gap_abs",
+        "tol_gap_rel",
+        "tol_feas",
+    )
+    iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
+    seconds: ClassVar[str] = "time_limit"
     sparse_only: ClassVar[bool] = True
 
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 20, 26 for large programs."""
         return 20.0 if form.size <= DENSE else 26.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return Clarabel's settings."""
-        return {"tol_gap_abs": self.tol, "tol_gap_rel": self.tol, "tol_feas": self.tol} | self._limits(
-            "max_iter", "time_limit"
-        )
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,12 @@ class OSQP(AbstractQP):
     name: ClassVar[str] = "qp.osqp"
     module: ClassVar[str] = "osqp"
     backend: ClassVar[str] = "osqp"
+    tolerances: ClassVar[tuple[str, ...]] = (
+        "eps_abs",
+        "eps_rel",
+    )
+    iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
+    seconds: ClassVar[str] = "time_limit"
     sparse_only: ClassVar[bool] = True
 
     tol: float = 1e-7
@@ -196,10 +213,6 @@ class OSQP(AbstractQP):
         """Return 16."""
         del form
         return 16.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return OSQP's settings."""
-        return {"eps_abs": self.tol, "eps_rel": self.tol, **self._limits("max_iter", "time_limit")}
 
 
 @dataclass(frozen=True)
@@ -212,6 +225,12 @@ class SCS(AbstractQP):
     name: ClassVar[str] = "qp.scs"
     module: ClassVar[str] = "scs"
     backend: ClassVar[str] = "scs"
+    tolerances: ClassVar[tuple[str, ...]] = (
+        "eps_abs",
+        "eps_rel",
+    )
+    iterations: ClassVar[tuple[str, ...]] = ("max_iters",)
+    seconds: ClassVar[str] = "time_limit_secs"
     sparse_only: ClassVar[bool] = True
 
     tol: float = 1e-7
@@ -220,10 +239,6 @@ class SCS(AbstractQP):
         """Return 8."""
         del form
         return 8.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return SCS's settings."""
-        return {"eps_abs": self.tol, "eps_rel": self.tol, **self._limits("max_iters", "time_limit_secs")}
 
 
 @dataclass(frozen=True)
@@ -236,6 +251,15 @@ class HIGHS(AbstractQP):
     name: ClassVar[str] = "qp.highs"
     module: ClassVar[str] = "highspy"
     backend: ClassVar[str] = "highs"
+    tolerances: ClassVar[tuple[str, ...]] = (
+        "primal_feasibility_tolerance",
+        "dual_feasibility_tolerance",
+    )
+    iterations: ClassVar[tuple[str, ...]] = (
+        "simplex_iteration_limit",
+        "qp_iteration_limit",
+    )
+    seconds: ClassVar[str] = "time_limit"
     sparse_only: ClassVar[bool] = True
 
     tol: float = 1e-9
@@ -243,11 +267,6 @@ class HIGHS(AbstractQP):
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 29 for linear programs, whose vertices it finds exactly, else 6."""
         return 29.0 if form.linear else 6.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return HiGHS's settings."""
-        tolerances = {"primal_feasibility_tolerance": self.tol, "dual_feasibility_tolerance": self.tol}
-        return tolerances | self._limits("simplex_iteration_limit", "time_limit")
 
 
 @dataclass(frozen=True)
@@ -265,10 +284,6 @@ class Quadprog(AbstractQP):
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 18 for small programs."""
         return 18.0 if form.size <= SMALL else 9.0
-
-    def settings(self) -> Mapping[str, Any]:
-        """Return nothing: quadprog has no settings."""
-        return {}
 
 
 @al.hookimpl
