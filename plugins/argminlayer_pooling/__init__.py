@@ -3,10 +3,11 @@
 import argminlayer as al
 
 from ._layers import RobustPool as RobustPool
+from ._layers import RobustVectorPool as RobustVectorPool
 from ._problem import pooling_problem as pooling_problem
 from ._solver import Robust as Robust
 
-__all__ = ["Robust", "RobustPool", "pooling_problem"]
+__all__ = ["Robust", "RobustPool", "RobustVectorPool", "pooling_problem"]
 
 
 @al.hookimpl

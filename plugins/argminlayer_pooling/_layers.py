@@ -148,3 +148,55 @@ class RobustPool(_Pooling):
         if self.keepdim:
             pooled = pooled.reshape([1 if d in dims else size for d, size in enumerate(x.shape)])
         return pooled
+
+
+class RobustVectorPool(_Pooling):
+    """Pool vectors: ``y = argmin_u sum_p w_p phi(|x_p - u|; alpha)`` over positions, (B, C, h, w) -> (B, C).
+
+    A point p is a vector with one entry for each channel; its distance counts as a whole. The channels are the last
+    dimension that is not pooled.
+
+    Args: as for :class:`RobustPool`; ``alpha`` and ``weights`` have no channels.
+
+    For penalties that are not convex the result is the best of several descents, from the mean, the median and points
+    with near neighbours, and need not be the global minimum; options ``starts`` and ``sample`` try more. It is always
+    inside the hull of the points. Where no point is within reach of another, it is one of the points.
+
+    Raises:
+        ProblemError: unknown penalty, alpha not positive, a shape for a penalty that has none.
+    """
+
+    vectors = True
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        *,
+        solver: str | al.AbstractSolver | None = None,
+        start: Any = None,
+    ) -> Tensor:
+        """Return the pooled vectors, in the shape of ``x`` without the pooled dimensions.
+
+        Args:
+            x: the points.
+            weights: nonnegative, broadcast to ``x`` without its channels.
+            solver: for this call only.
+            start: for this call only.
+
+        Raises:
+            ProblemError: an empty pool, no such dimension, no channels; NaN or infinity (only with ``throw``).
+        """
+        dims = self._dimensions(x)
+        rest = [d for d in range(x.ndim) if d not in dims]
+        if not rest:
+            raise al.ProblemError(
+                f"an input of shape {tuple(x.shape)}, pooled over {self.dim}, has no dimension left for the channels"
+            )
+        if weights is not None:
+            positions = torch.Size(size for d, size in enumerate(x.shape) if d != rest[-1])
+            weights = _last(weights.broadcast_to(positions), tuple(d - (d > rest[-1]) for d in dims))
+        pooled = self._argmin(_last(x, dims), weights, solver, start)
+        if self.keepdim:
+            pooled = pooled.reshape([1 if d in dims else size for d, size in enumerate(x.shape)])
+        return pooled

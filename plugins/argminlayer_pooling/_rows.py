@@ -17,7 +17,7 @@ class Rows:
     """Points of several pools, all finite.
 
     Attributes:
-        x: (rows, n).
+        x: (rows, n), or vectors (rows, m, n).
         weights: nonnegative, of positive sum in each row, (rows, n), or None for ones.
         alpha: scale of the penalty, positive, (rows, 1), in double precision.
     """
@@ -34,7 +34,8 @@ class Rows:
     def without(self, bad: Tensor) -> "Rows":
         """Return the rows with harmless ones in place of the bad, (rows,), so that the others keep their places."""
         weights = None if self.weights is None else self.weights.masked_fill(bad[:, None], 1.0)
-        return Rows(self.x.masked_fill(bad[:, None], 0.0), weights, self.alpha.masked_fill(bad[:, None], 1.0))
+        where = bad.reshape(-1, *[1] * (self.x.ndim - 1))
+        return Rows(self.x.masked_fill(where, 0.0), weights, self.alpha.masked_fill(bad[:, None], 1.0))
 
     def double(self) -> "Rows":
         """Return the rows in double precision."""
@@ -58,8 +59,8 @@ class Rows:
 
     def blocks(self) -> Iterator[tuple[slice, "Rows"]]:
         """Yield the rows in blocks, each with where it is."""
-        count, n = self.x.shape
-        size = max(1, (BLOCK if self.x.device.type == "cpu" else BLOCK_ON_GPU) // n)
+        count, each = len(self.x), self.x.shape[1:].numel()
+        size = max(1, (BLOCK if self.x.device.type == "cpu" else BLOCK_ON_GPU) // each)
         for first in range(0, count, size):
             where = slice(first, min(first + size, count))
             yield where, self[where]

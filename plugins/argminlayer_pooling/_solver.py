@@ -11,6 +11,8 @@ import argminlayer as al
 from ._penalties import Quadratic, penalty_of
 from ._problem import STRUCTURE, unpack
 
+SETTLED = 1e-6
+"""Last step of a descent, in units of alpha, up to which it has arrived."""
 PROVED = 1e-6
 """Gap up to which a minimum counts as global, as a part of the total weight."""
 
@@ -22,13 +24,31 @@ class Robust(al.AbstractDirectSolver):
     Numbers: the mean in one pass; Huber and pseudo-Huber by Newton's method, bracketed; the truncated quadratic by
     enumeration; Welsch and the others that are not convex by bounds on cells, which prove the minimum global. Vectors:
     the best of several descents.
+
+    Attributes:
+        starts: points from which vectors are pooled, besides mean and median, where there may be several minima.
+        sample: of how many points, evenly spaced, these are the ones of lowest objective.
     """
 
     name: ClassVar[str] = "pooling.robust"
     capabilities: ClassVar[al.Capabilities] = al.Capabilities(
-        structures=frozenset({STRUCTURE}), batched=True, devices=frozenset({"cpu", "cuda", "mps", "xpu"})
+        objectives=frozenset({"smooth"}),
+        structures=frozenset({STRUCTURE}),
+        requires=frozenset({f"the structure {STRUCTURE}"}),
+        batched=True,
+        devices=frozenset({"cpu", "cuda", "mps", "xpu"}),
     )
     direct_preference: ClassVar[float] = 10.0
+
+    starts: int = 4
+    sample: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse settings outside their range."""
+        if self.starts < 0 or self.sample < 1:
+            raise al.SolverError(
+                f"{self.name}: starts must not be negative and sample at least 1, not {self.starts} and {self.sample}"
+            )
 
     def available(self) -> al.Availability:
         """Return that it is: it needs nothing but torch."""
@@ -48,16 +68,19 @@ class Robust(al.AbstractDirectSolver):
 
     def direct(self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool) -> Tensor:
         """Return the pooled values; see :class:`argminlayer.AbstractDirectSolver`."""
-        from ._scalar import Pool, mean
+        from ._function import Pool
+        from ._scalar import mean
 
         data = structure.data
         x, name = parameters[0], data["penalty"]
         weights, alpha, shape = unpack(name, data["weighted"], parameters[1:])
-        plain = name == Quadratic.name and weights is None and alpha.ndim == 0
+        plain = name == Quadratic.name and weights is None and alpha.ndim == 0 and not data["vectors"]
         # inside vmap no value can be looked at, but in the function that is mapped as a whole
         if plain and torch._C._functorch.peek_interpreter_stack() is None:
             return mean(x, alpha, throw)
-        pooled: Tensor = Pool.apply(x, weights, alpha, shape, name, throw)[0]  # type: ignore[no-untyped-call]
+        pooled: Tensor = Pool.apply(  # type: ignore[no-untyped-call]
+            x, weights, alpha, shape, name, data["vectors"], throw, self.starts, self.sample
+        )[0]
         return pooled
 
     def supports(self, problem: al.BoundProblem) -> str | None:
@@ -68,18 +91,24 @@ class Robust(al.AbstractDirectSolver):
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve the batch in double precision; the start is not needed."""
-        from ._scalar import as_rows, minimise
+        from ._function import as_rows, pool_blocks
+        from ._scalar import minimise
 
         del start
         structure = problem.problem.structure
         assert structure is not None
-        name = structure.data["penalty"]
-        weights, alpha, shape = unpack(name, structure.data["weighted"], problem.parameters[1:])
-        x = problem.parameters[0].expand(problem.batch, -1)
-        rows, _ = as_rows(x, weights, alpha)
-        u, gap = minimise(penalty_of(name, shape), rows)
-        status = torch.where(gap <= PROVED, int(al.Status.SOLVED), int(al.Status.NOT_A_MINIMUM))
-        messages = tuple(
-            f"the objective is within {g:.1e} of the global minimum, per unit of weight" for g in gap.tolist()
-        )
-        return al.Candidate(value=u[:, None], status=status, messages=messages)
+        data = structure.data
+        weights, alpha, shape = unpack(data["penalty"], data["weighted"], problem.parameters[1:])
+        cores = 2 if data["vectors"] else 1
+        x = problem.parameters[0]
+        rows, _ = as_rows(x.expand(problem.batch, *x.shape[-cores:]), weights, alpha, cores)
+        penalty = penalty_of(data["penalty"], shape)
+        if data["vectors"]:
+            value, rest = pool_blocks(penalty, rows, self.starts, self.sample)
+            said, solved = "the last step of the descent was {0:.1e} alpha", rest <= SETTLED
+        else:
+            value, rest = minimise(penalty, rows)
+            value = value[:, None]
+            said, solved = "the objective is within {0:.1e} of the global minimum, per unit of weight", rest <= PROVED
+        status = torch.where(solved, int(al.Status.SOLVED), int(al.Status.MAX_ITERATIONS))
+        return al.Candidate(value=value, status=status, messages=tuple(map(said.format, rest.tolist())))
