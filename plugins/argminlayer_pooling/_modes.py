@@ -127,7 +127,8 @@ def _pool_sorted(penalty: AbstractPenalty, bounds: Bounds, s: Rows) -> tuple[Ten
     t = (s.x.double() - middle).div_(s.alpha)
     bins = Bins.of(t, None if s.weights is None else s.weights.double(), s.x.dtype)
     cells = _promising(penalty, bounds, bins)
-    return _descend(_Search(penalty, bounds, s, middle[:, 0], bins.total[:, 0]), cells)
+    u, gap = _descend(_Search(penalty, bounds, s, middle[:, 0], bins.total[:, 0]), cells)
+    return u, gap / bins.total[:, 0]
 
 
 def _promising(penalty: AbstractPenalty, bounds: Bounds, bins: Bins) -> Cells:
@@ -179,33 +180,42 @@ def _kept(cells: Cells, best: Tensor) -> Cells:
 
 
 def _descend(search: "_Search", cells: Cells) -> tuple[Tensor, Tensor]:
-    """Return the lowest minimum that Newton's method finds from the cells, and the gap of those it cannot explain.
+    """Return the lowest of the minima that descents from the cells find, and the gap that they leave.
 
-    The cell of lowest bound goes first. A cell is done when it lies where the minimum found is proved to be lowest, or
-    when its bound exceeds the lowest value found.
+    The cell of lowest bound goes first. The minimum found explains the cells around it over which nothing is proved to
+    be lower; those whose bound exceeds the lowest minimum are done as well. The rest is cut, and bounded by sums over
+    the points themselves, until nothing is left.
     """
     u = torch.zeros_like(search.total)
     lowest, gap = torch.full_like(u, torch.inf), torch.zeros_like(u)
     tie = torch.finfo(search.rows.x.dtype).eps * search.total
-    bound = cells.bound.clone()
     left = torch.arange(len(u), device=u.device)
-    while len(left):
-        some, own = search[left], bound[left].argmin(-1, keepdim=True)
-        middle = cells.middle[left]
-        found, value, curvature = some.minimum(middle.gather(-1, own)[:, 0])
+    for _ in range(MOST_CUTS):
+        first = cells.bound.argmin(-1, keepdim=True)
+        found, value, curvature = search.minimum(cells.middle.gather(-1, first)[:, 0])
         lower, equal = value < lowest[left] - tie[left], value <= lowest[left] + tie[left]
         u[left] = torch.where(lower | (equal & (found < u[left])), found, u[left])
         lowest[left] = torch.minimum(value, lowest[left])
-        sure = 3.0 * curvature / (search.bounds.twist * some.total) - cells.radius
-        explained = (middle - some.place(found)[:, None]).abs() <= sure[:, None]
-        done = explained | (bound[left] > lowest[left, None])
-        for i in (~done.gather(-1, own)[:, 0]).nonzero()[:, 0].tolist():
-            row = left[i]
-            rest = some[i : i + 1].remainder(middle[i, own[i]], cells.radius, lowest[row])
-            gap[row] = torch.maximum(gap[row], rest)
-        bound[left] = torch.where(done, torch.inf, bound[left]).scatter(-1, own, torch.inf)
-        left = left[(bound[left] < torch.inf).any(-1)]
-    return u, gap / search.total
+        sure = 3.0 * curvature / (search.bounds.twist * search.total) - cells.radius
+        explained = (cells.middle - search.place(found)[:, None]).abs() <= sure[:, None]
+        bound = torch.where(explained | (cells.bound > lowest[left, None]), torch.inf, cells.bound)
+        gap[left] = (lowest[left] - bound.amin(-1)).clamp_min(0.0)
+        rest = (gap[left] > 0.0).nonzero()[:, 0]
+        if len(rest) == 0:
+            break
+        left, search = left[rest], search[rest]
+        cells = _kept(Cells(cells.middle[rest], cells.radius, bound[rest]), lowest[left, None])
+        if cells.middle.shape[-1] > MOST_CELLS:
+            break
+        cells = _kept(search.cut(cells), lowest[left, None])
+        gap[left] = 0.0
+        some = (cells.bound < torch.inf).any(-1).nonzero()[:, 0]
+        if len(some) == 0:
+            break
+        left, search = left[some], search[some]
+        cells = Cells(cells.middle[some], cells.radius, cells.bound[some])
+        gap[left] = (lowest[left] - cells.bound.amin(-1)).clamp_min(0.0)
+    return u, gap
 
 
 @dataclass(frozen=True)
@@ -255,29 +265,32 @@ class _Search:
             done = done | (step.abs() <= short)
             if bool(done.all()):
                 break
-        # in double precision at last, so that neither the choice of a minimum nor its last digit depends on the start
-        exact = rows.double()
-        t = exact.residuals(u)
-        terms = (penalty.value(t), *penalty.both(t))
-        value, slope, curvature = (weighted(term, exact.weights).sum(-1) for term in terms)
+        # one more step, from a point on a grid: neither the minimum nor its last digit depends on the way there
+        grid = 0.125 * torch.finfo(rows.x.dtype).eps ** 0.5 * alpha
+        u = (u / grid).round() * grid
+        u = u.to(rows.x.dtype).double()
+        t = rows.residuals(u)
+        terms = (*penalty.value_and_slope(t), penalty.curvature(t))
+        value, slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in terms)
         step = torch.where(curvature > 0.0, alpha * slope / curvature, 0.0)
         return torch.where(step.abs() <= short, u + step, u), value, curvature
 
-    def remainder(self, place: Tensor, radius: float, lowest: Tensor) -> Tensor:
-        """Return by how much the objective of this one row may be below ``lowest`` in a cell, cut again and again."""
-        rows = self.rows.double()
-        x = (rows.x[0] - self.origin) / rows.alpha[0]
-        for _ in range(MOST_CUTS):
-            radius = radius / CUT
-            place = (place[:, None] + (2.0 * torch.arange(CUT).to(place) + 1.0 - CUT) * radius).flatten()
-            values, slopes = [], []
-            for part in place.split(CUT):
-                value, slope = self.penalty.value_and_slope(part[:, None] - x)
-                values.append(weighted(value, rows.weights).sum(-1))
-                slopes.append(weighted(slope, rows.weights).sum(-1))
-            dip = 0.5 * self.bounds.dip * radius**2 * self.total
-            bound = torch.cat(values) - radius * torch.cat(slopes).abs() - dip
-            place = place[bound < lowest]
-            if not 0 < len(place) <= MOST_CELLS:
-                break
-        return (lowest - bound.min()).clamp_min(0.0)
+    def cut(self, cells: Cells) -> Cells:
+        """Return the cells cut, bounded by sums over the points themselves."""
+        radius = cells.radius / CUT
+        offsets = (2.0 * torch.arange(CUT).to(cells.middle) + 1.0 - CUT) * radius
+        middle = (cells.middle[:, :, None] + offsets).flatten(1)
+        values, slopes = [], []
+        step = max(1, PAIRS // self.rows.x.numel())
+        for part in middle.split(step, dim=-1):
+            u = self.origin[:, None] + self.rows.alpha * part
+            t = (self.rows.x[:, None] - u[:, :, None].to(self.rows.x.dtype)) * self.rows.unit[:, :, None]
+            weights = None if self.rows.weights is None else self.rows.weights[:, None]
+            value, slope = (weighted(term, weights).sum(-1).double() for term in self.penalty.value_and_slope(t))
+            values.append(value)
+            slopes.append(slope)
+        value, slope, total = torch.cat(values, -1), torch.cat(slopes, -1), self.total[:, None]
+        rounding = 10.0 * torch.finfo(self.rows.x.dtype).eps * (total + value)
+        bound = value - rounding - radius * slope.abs() - 0.5 * self.bounds.dip * radius**2 * total
+        parents = (cells.bound < torch.inf)[:, :, None].expand(-1, -1, CUT).flatten(1)
+        return Cells(middle, radius, torch.where(parents, bound, torch.inf))
