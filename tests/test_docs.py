@@ -212,7 +212,7 @@ def generator(name):
     return module
 
 
-@pytest.mark.parametrize("name", ["generate_api", "generate_solver_table"])
+@pytest.mark.parametrize("name", ["generate_api", "generate_solver_table", "generate_operator_table"])
 def test_a_generated_page_is_up_to_date(name):
     module = generator(name)
     assert module.PAGE.read_text() == module.page(), f"run: python docs/{name}.py"

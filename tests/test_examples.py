@@ -74,6 +74,14 @@ def test_the_log_barrier_has_the_derivative_of_its_closed_form_and_converges(tmp
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+def test_friction_is_learned_through_optimal_control():
+    pytest.importorskip("casadi", reason="needs the extra casadi")
+    losses, found, true, (slope, difference) = run("09_optimal_control_of_a_pendulum", 12)
+    assert losses[-1] < 0.05 * losses[0]
+    assert torch.allclose(found, true, atol=0.05)
+    assert slope == pytest.approx(difference, rel=1e-5)
+
+
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []
