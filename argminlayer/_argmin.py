@@ -15,6 +15,7 @@ from ._certificate import judge, measure
 from ._direct import direct_solver
 from ._errors import ProblemError, SolveFailed, SolverError
 from ._implicit import Outcome, Record, Task, solve_implicitly
+from ._kinks import find_kinks
 from ._layout import WORKING_DTYPE, Layout
 from ._parameters import non_finite
 from ._problem import Problem
@@ -248,9 +249,10 @@ def _runner(
             accepted.reshape(shape), status.reshape(shape), certificate.reshape(shape), found.solver, found.messages
         )
         record.seconds = time.perf_counter() - began
+        found = replace(found, status=status, point=find_kinks(bound, found.point))
         linear = backward.linearize(bound, found.point)
         record.systems = linear.systems
-        return _outcome(replace(found, status=status), z, accepted, linear)
+        return _outcome(found, z, accepted, linear)
 
     return run
 
@@ -266,7 +268,7 @@ def _outcome(found: Found, z: Tensor, accepted: Tensor, linear: Linearization) -
         zeta=known[3],
         anchor=linear.anchor,
         accepted=accepted,
-        differentiable=accepted & linear.differentiable,
+        differentiable=accepted & linear.differentiable & linear.certificate.smooth,
         status=found.status,
         objective=torch.where(accepted, found.objective, torch.nan),
         iterate=z.clone(),

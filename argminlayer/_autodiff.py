@@ -93,7 +93,7 @@ def without_saved_tensor_hooks() -> AbstractContextManager[Any]:
 
     Checkpointing counts what a module saves; the graphs that a solver builds and drops again are none of it.
     """
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
 

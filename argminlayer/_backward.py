@@ -23,6 +23,13 @@ from ._solution import Certificate
 
 Parameters = tuple[Tensor, ...]
 
+KINK = (
+    "the gradient of the objective, or of an active constraint, jumps at the solution (an absolute value or a norm at "
+    "zero, a tie of a maximum), so that derivatives taken there say nothing of how the solution moves; write the kink "
+    "as constraints (minimise t with t >= u and t >= -u in the place of |u|), or smooth it, for example as "
+    "`(u * u + 1e-6).sqrt()`"
+)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -286,7 +293,8 @@ def refuse(
     layout, first = node.functions.layout, int(met.nonzero()[0])
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), layout.batch_shape))
     where = f" at batch index {index}" if index else ""
+    reason = rule.reason(node, certificate, first) if bool(certificate.smooth[first]) else KINK
     raise NotDifferentiable(
-        f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: "
-        f"{rule.reason(node, certificate, first)}. Pass `throw=False` to get NaN gradients for these instances only"
+        f"{int(met.sum())} of {layout.batch} solutions have no derivative; the first{where}: {reason}. Pass "
+        "`throw=False` to get NaN gradients for these instances only"
     )

@@ -74,7 +74,7 @@ class LogBarrier(KKTRule):
         own, below, above = end.lam.split([bound.inequalities, bound.size, bound.size], dim=-1)
         zeta = torch.where(held, end.force, below - above)
         good = end.reached & (end.system.freedom == 0)
-        certificate = replace(point.certificate, regular=good)
+        certificate = replace(point.certificate, regular=good & point.certificate.smooth)
         return Linearization(Anchor(end.z, end.nu, own, zeta), (end.system,), good, certificate)
 
     def reason(self, node: Node, certificate: Certificate, first: int) -> str:

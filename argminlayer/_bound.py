@@ -33,6 +33,7 @@ class BoundProblem:
         upper: (batch, n), ``inf`` where there is no bound.
         equalities: number of equality constraints of an instance, p.
         inequalities: number of inequality constraints of an instance, q.
+        kinks: whether a function uses an operation whose derivative jumps somewhere, such as ``abs``.
     """
 
     problem: Problem
@@ -43,6 +44,7 @@ class BoundProblem:
     upper: Tensor
     equalities: int
     inequalities: int
+    kinks: bool = False
 
     @property
     def batch(self) -> int:
@@ -156,12 +158,12 @@ def bind_prepared(problem: Problem, layout: Layout, prepared: tuple[Tensor, ...]
         ProblemError: functions that break their contract.
     """
     functions = Functions(problem, layout)
-    equalities, inequalities = probe(functions, tuple(p.clone() for p in _first(layout, prepared)))
+    equalities, inequalities, kinks = probe(functions, tuple(p.clone() for p in _first(layout, prepared)))
     if functions.mapped:
         functions = Functions(problem, layout, maps(functions, prepared))
     with torch.no_grad():
         lower, upper = functions.bound("lower", prepared), functions.bound("upper", prepared)
-    return BoundProblem(problem, layout, functions, prepared, lower, upper, equalities, inequalities)
+    return BoundProblem(problem, layout, functions, prepared, lower, upper, equalities, inequalities, kinks)
 
 
 def _first(layout: Layout, prepared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ def _branches(bound: BoundProblem, point: KKTPoint, degenerate: str) -> tuple[li
         redundant=found[0].system.redundant,
         freedom=freedom,
         consistent=consistent,
-        regular=consistent & (freedom == 0),
+        regular=consistent & (freedom == 0) & point.certificate.smooth,
     )
     return found, certificate
 
@@ -89,4 +89,4 @@ def _built(bound: BoundProblem, point: KKTPoint, held: Tensor) -> _Branch:
     chosen = tuple((m & ~weak) | (weak & held[:, None]) for m, weak in zip(masks, point.weak, strict=True))
     same = all(bool((new == old).all()) for new, old in zip(chosen, masks, strict=True))
     system = point.system if same else system_at(point, chosen)
-    return _Branch(chosen, system, stays_consistent(bound, point.z, system))
+    return _Branch(chosen, system, stays_consistent(bound, point.z, (point.nu, point.lam), system))

@@ -115,9 +115,10 @@ def measure(
     error = torch.nan_to_num(largest(step[0] / extent), nan=torch.inf)
     weak = tuple(group.weak(error.clamp_min(accuracy)[:, None]) for group in groups)
     conditions = (slope / force, h / A.scale(), extent)
-    certificate = _certificate(bound, system, groups, conditions, z, error, weak)
+    matrices = (hessian, A, G)
+    certificate = _certificate(bound, (system, matrices), groups, conditions, (z, nu, lam), error, weak)
     zeta = torch.where(system.active.fixed, slope, 0.0)
-    return KKTPoint(z, nu, lam, zeta, (hessian, A, G), system, step, weak, certificate)
+    return KKTPoint(z, nu, lam, zeta, matrices, system, step, weak, certificate)
 
 
 def _multipliers(
@@ -183,17 +184,18 @@ def _newton_step(
 
 def _certificate(
     bound: BoundProblem,
-    system: AbstractSystem,
+    built: tuple[AbstractSystem, Matrices],
     groups: tuple[_Group, ...],
     conditions: tuple[Tensor, Tensor, Tensor],
-    z: Tensor,
+    at: tuple[Tensor, Tensor, Tensor],
     error: Tensor,
     weak: tuple[Tensor, ...],
 ) -> Certificate:
     slope, h, extent = conditions
+    system, matrices = built
     active = system.active
     masks = (active.inequality, active.at_lower, active.at_upper)
-    freedom, consistent = system.freedom, stays_consistent(bound, z, system)
+    freedom, consistent = system.freedom, stays_consistent(bound, at[0], at[1:], system)
     wrong = [torch.where(mask, group.pull.clamp_max(0.0), 0.0) for mask, group in zip(masks, groups, strict=True)]
     both = [torch.minimum(group.slack.abs(), group.pull.abs()) for group in groups]
     both = [torch.where(mask, b, 0.0) for mask, b in zip(masks, both, strict=True)]
@@ -206,13 +208,33 @@ def _certificate(
         margin=smallest(*(torch.maximum(group.slack, group.pull) for group in groups)),
         active=active.count,
         weakly_active=torch.stack([mask.sum(-1) for mask in weak]).sum(0),
-        kind=_kind(system),
+        kind=_hidden(_kind(system), system, weak, matrices),
         redundant=system.redundant,
         freedom=freedom,
         consistent=consistent,
         regular=consistent & (freedom == 0),
         regularised=torch.zeros_like(error),
+        smooth=torch.ones_like(consistent),
     )
+
+
+def _hidden(kind: Tensor, system: AbstractSystem, weak: tuple[Tensor, ...], matrices: Matrices) -> Tensor:
+    """Return the kind, where a minimum is one only as long as its weakly active constraints hold.
+
+    They hold nothing back: a direction of negative curvature that opens without a single one of them, or its opposite,
+    is feasible and leads downhill. With several it may be infeasible with either sign, and nothing is decided.
+    """
+    count = torch.stack([mask.sum(-1) for mask in weak]).sum(0)
+    doubtful = (kind == PointKind.MINIMUM) & (count > 0)
+    if not bool(doubtful.any()):
+        return kind
+    active = system.active
+    masks = [m & ~w for m, w in zip((active.inequality, active.at_lower, active.at_upper), weak, strict=True)]
+    free = factorise(*matrices, _active_set(masks))
+    below = doubtful & (free.negative > 0)
+    maximum = free.negative >= free.tangent
+    named = torch.where(maximum, int(PointKind.MAXIMUM), int(PointKind.SADDLE))
+    return torch.where(below, torch.where(count == 1, named, int(PointKind.DEGENERATE)), kind)
 
 
 def _kind(system: AbstractSystem) -> Tensor:

@@ -42,7 +42,7 @@ class IgnoreConstraints(KKTRule):
             redundant=torch.zeros_like(point.certificate.redundant),
             freedom=system.freedom,
             consistent=torch.ones_like(point.certificate.consistent),
-            regular=system.freedom == 0,
+            regular=(system.freedom == 0) & point.certificate.smooth,
         )
         anchor = Anchor(point.z, point.nu, point.lam, point.zeta)
         return Linearization(anchor, (system,), system.freedom == 0, certificate)

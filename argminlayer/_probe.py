@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +14,29 @@ from ._functions import Functions
 from ._layout import WORKING_DTYPE
 from ._problem import Problem, captured_message
 
+KINKED = re.compile(
+    r"(Linalg)?(Vector)?(Abs|Sgn|Sign|Relu|LeakyRelu|Prelu|Elu|Threshold|Hardtanh|Hardshrink|Softshrink|Clamp|Max|Min|Amax"
+    r"|Amin|Fmax|Fmin|Median|Nanmedian|Kthvalue|Sort|Topk|Cummax|Cummin|Aminmax|Norm|Dist|Cdist|Sqrt|Where|L1Loss"
+    r"|SmoothL1Loss|HuberLoss|HingeEmbedding|Frac|Fmod|Remainder|Floor|Ceil|Round|Trunc)",
+    re.IGNORECASE,
+)
+"""Operations that may have a kink, as autograd names them."""
+
 _NOT_MAPPED = (RuntimeError, NotImplementedError, ValueError, TypeError)
 """What ``torch.vmap`` raises for functions that it cannot map."""
 
 
-def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
-    """Evaluate the functions once, for the first instance, and check their contract; return p and q."""
+def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int, bool]:
+    """Evaluate the functions once, for the first instance, and check their contract.
+
+    Returns:
+        The numbers p and q of equalities and inequalities, and whether an operation may have a kink.
+    """
     problem, layout = functions.problem, functions.layout
     check_arguments(problem)
     with torch.enable_grad():
         z = torch.full((layout.size,), 0.5, dtype=WORKING_DTYPE, device=layout.device, requires_grad=True)
-        counts = {}
+        counts, kinks = {}, False
         if problem.objective is not None:
             value = _call("objective", functions.objective_one, z, first)
             if not isinstance(value, Tensor) or value.ndim:
@@ -36,20 +49,18 @@ def probe(functions: Functions, first: tuple[Tensor, ...]) -> tuple[int, int]:
                 raise ProblemError(
                     f"objective must return a real floating-point number, not {str(value.dtype).removeprefix('torch.')}"
                 )
-            _check_graph("objective", value, z)
+            kinks |= _check_graph("objective", value, z)
         for name, function in (("equality", functions.equality_one), ("inequality", functions.inequality_one)):
             counts[name] = 0
             if getattr(problem, name) is not None:
                 values = _call(name, function, z, first)
                 counts[name] = len(values)
                 if len(values):
-                    _check_graph(name, values, z)
+                    kinks |= _check_graph(name, values, z)
         for name in ("lower", "upper"):
             if callable(getattr(problem, name)):
-                _check_captured(
-                    f"the {name} bound", _call(name, functools.partial(functions.bound_one, name), None, first)
-                )
-    return counts["equality"], counts["inequality"]
+                _walk(f"the {name} bound", _call(name, functools.partial(functions.bound_one, name), None, first))
+    return counts["equality"], counts["inequality"], kinks
 
 
 def _call(name: str, function: Callable[..., Any], z: Tensor | None, parameters: tuple[Tensor, ...]) -> Any:
@@ -98,19 +109,23 @@ def check_arguments(problem: Problem) -> None:
             ) from error
 
 
-def _check_graph(name: str, value: Tensor, z: Tensor) -> None:
-    reached = _check_captured(name, value, z)
+def _check_graph(name: str, value: Tensor, z: Tensor) -> bool:
+    """Check that a value depends on z; return whether an operation on the way may have a kink."""
+    reached, operations = _walk(name, value, z)
     if not reached:
         hint = "; for a feasibility problem pass objective=None" if name == "objective" else ""
         raise ProblemError(
             f"{name} does not depend on the variables u: it ignores them, or detaches them (`.detach()`, `.item()`, "
             f"`.data`, `torch.no_grad()`, conversion to NumPy){hint}"
         )
+    # operations of torch end in a digit; what others write may do anything
+    return any(not name[-1].isdigit() or KINKED.match(name) for name in operations)
 
 
-def _check_captured(name: str, value: Tensor, z: Tensor | None = None) -> bool:
-    """Walk the graph of ``value`` to its leaves; refuse any but ``z``; return whether ``z`` was met."""
+def _walk(name: str, value: Tensor, z: Tensor | None = None) -> tuple[bool, set[str]]:
+    """Walk the graph of ``value``, refuse leaves other than ``z``; return whether ``z`` was met, and the operations."""
     reached = False
+    operations: set[str] = set()
     seen, stack = set(), [value.grad_fn]
     if value.grad_fn is None and value.requires_grad and value is not z:
         raise ProblemError(captured_message(name))
@@ -119,13 +134,14 @@ def _check_captured(name: str, value: Tensor, z: Tensor | None = None) -> bool:
         if node is None or node in seen:
             continue
         seen.add(node)
+        operations.add(node.name())
         leaf = getattr(node, "variable", None)
         if leaf is not None:
             if leaf is not z:
                 raise ProblemError(captured_message(name))
             reached = True
         stack.extend(parent for parent, _ in node.next_functions)
-    return reached
+    return reached, operations
 
 
 def maps(functions: Functions, parameters: tuple[Tensor, ...]) -> bool:

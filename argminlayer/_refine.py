@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ._bound import BoundProblem
 from ._certificate import EXACT, KKTPoint, measure
+from ._tangent import settle
 
 CONVERGED = 1e-12
 """A point whose estimated error is below this is not refined any further."""
@@ -20,10 +21,11 @@ def refine(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
     """Take Newton steps on the KKT conditions where they reduce the residual and stay near; return the last point.
 
     Solvers stop at 1e-6 or 1e-8; from there a step or two reach rounding, and the derivative is that of the exact
-    solution. An instance that would move far is left where it is. What looked weakly active at the solver's accuracy is
+    solution. An instance that would move far is left where it is; among multipliers that are not unique those are taken
+    that the derivative belongs to. What looked weakly active at the solver's accuracy is
     tried as inactive, too, and looked at again at the accuracy reached.
     """
-    best = _newton(bound, point)
+    best = settle(bound, _newton(bound, point))
     if not bool((point.certificate.weakly_active > 0).any()):
         return best
     other = _newton(bound, measure(bound, *_state(point), accuracy=0.0))

@@ -105,11 +105,13 @@ class Certificate:
         redundant: number of active constraints whose gradients are combinations of the others'.
         freedom: number of independent directions in which the solution is not isolated.
         consistent: whether redundant constraints stay redundant when the parameters move.
-        regular: consistent, and without freedom: the KKT conditions determine the derivative. Where not, the backward
-            rule decides; by default asking for a gradient raises :class:`argminlayer.NotDifferentiable`, or gives NaN
-            with ``throw=False``.
+        regular: consistent, smooth and without freedom: the KKT conditions determine the derivative. Where not, the
+            backward rule decides; by default asking for a gradient raises :class:`argminlayer.NotDifferentiable`, or
+            gives NaN with ``throw=False``.
         regularised: what the backward rule added to the diagonal of the Hessian of the Lagrangian to make the
             derivative unique; zero where nothing was.
+        smooth: whether no kink of the objective or of an active constraint was found at the point. At a kink (zero
+            entries of an absolute value, ties of a maximum) derivatives as torch has them say nothing of the solution.
     """
 
     stationarity: Tensor
@@ -126,6 +128,7 @@ class Certificate:
     consistent: Tensor
     regular: Tensor
     regularised: Tensor
+    smooth: Tensor
 
     def reshape(self, shape: torch.Size) -> "Certificate":
         """Return the certificate with every field in the shape given."""
