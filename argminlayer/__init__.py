@@ -29,6 +29,7 @@ from ._qp_form import QuadraticForm
 from ._qp_solver import AbstractQuadraticSolver, QuadraticAnswer
 from ._quadratic import QuadraticProgram
 from ._select import Choice, Explanation, Verdict, explain, use_solver
+from ._smoothing import Smoothing
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
 from .hookspecs import hookimpl
@@ -70,6 +71,7 @@ __all__ = [
     "Result",
     "SignatureError",
     "SilentProgress",
+    "Smoothing",
     "Solution",
     "SolveFailed",
     "SolverError",

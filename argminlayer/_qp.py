@@ -10,6 +10,7 @@ from ._autodiff import entry
 from ._backward import KKT, AbstractBackward
 from ._qp_layer import read_blocks, shapes_of, solve_blocks
 from ._quadratic import CORE, QuadraticProgram
+from ._smoothing import Smoothing, smoothed
 from ._solver import AbstractSolver
 
 
@@ -27,6 +28,7 @@ def qp(
     solver: str | AbstractSolver | None = None,
     backward: AbstractBackward = KKT(),
     options: Mapping[str, Any] | None = None,
+    smoothing: Smoothing | None = None,
     throw: bool = True,
 ) -> Tensor:
     """Return the minimisers of quadratic programs, or with ``P=None`` of linear ones.
@@ -52,6 +54,7 @@ def qp(
         solver: as for :func:`argminlayer.solve`.
         backward: the backward rule; any but the default takes the way of general problems.
         options: fields of the solver to replace.
+        smoothing: a term that makes linear programs differentiable in their costs, see :class:`Smoothing`.
         throw: raise when an instance fails; otherwise it is NaN, and so is its gradient where a cotangent reaches it.
 
     Returns:
@@ -67,6 +70,25 @@ def qp(
     Reference: Amos and Kolter, *OptNet*, 2017, eqs. 6-8.
     """
     given = {k: v for k, v in zip(CORE, (P, q, G, h, A, b, lower, upper), strict=True) if v is not None}
+    if smoothing is None:
+        return _solved(given, solver, backward, options, throw)
+    blocks, dtype = read_blocks(given)
+    sizes, _ = shapes_of(blocks)
+
+    def solve(changed: Mapping[str, Tensor]) -> Tensor:
+        return _solved(changed, solver, backward, options, throw)
+
+    return smoothed(smoothing, blocks, sizes[0], solve).to(dtype)
+
+
+def _solved(
+    given: Mapping[str, Any],
+    solver: str | AbstractSolver | None,
+    backward: AbstractBackward,
+    options: Mapping[str, Any] | None,
+    throw: bool,
+) -> Tensor:
+    """Return the solution by a solver of quadratic programs, or by any other where none serves."""
     if backward == KKT():
         found = solve_blocks(given, solver, options, throw)
         if found is not None:
@@ -74,7 +96,8 @@ def qp(
     blocks = read_blocks(given)[0]
     shapes_of(blocks)
     problem = QuadraticProgram(**{name: name in blocks or None for name in CORE})
+    ordered = [blocks[name] for name in problem.blocks.names]
     value: Tensor = argmin(  # type: ignore[assignment]
-        problem, *blocks.values(), solver=solver, backward=backward, options=options, throw=throw
+        problem, *ordered, solver=solver, backward=backward, options=options, throw=throw
     )
-    return value
+    return value.to(read_blocks(given)[1])

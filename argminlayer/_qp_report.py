@@ -63,6 +63,7 @@ def _certificate(form: QuadraticForm, found: QuadraticFound) -> Certificate:
         "freedom": zero,
         "consistent": zero == 0,
         "regular": zero == 0,
+        "smooth": zero == 0,
         "regularised": np.zeros(form.batch),
     }
     return Certificate(**{name: torch.from_numpy(np.ascontiguousarray(field)) for name, field in fields.items()})

@@ -18,7 +18,14 @@ PAGE = Path(__file__).with_name("api.md")
 
 SECTIONS = {
     "Stating a problem": ("Problem", "least_squares", "fixed_point", "Structure"),
-    "Quadratic programs": ("qp", "QuadraticProgram", "AbstractQuadraticSolver", "QuadraticForm", "QuadraticAnswer"),
+    "Quadratic programs": (
+        "qp",
+        "QuadraticProgram",
+        "Smoothing",
+        "AbstractQuadraticSolver",
+        "QuadraticForm",
+        "QuadraticAnswer",
+    ),
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),
     "What a solve returns": ("Solution", "Multipliers", "Certificate", "Status", "PointKind"),

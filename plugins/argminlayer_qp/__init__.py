@@ -9,6 +9,7 @@ from ._solvers import (
     Clarabel,
     ProxQP,
     Quadprog,
+    argminlayer_read_model,
     argminlayer_solvers,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "Clarabel",
     "ProxQP",
     "Quadprog",
+    "argminlayer_read_model",
     "argminlayer_solvers",
 ]

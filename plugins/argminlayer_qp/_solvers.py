@@ -159,6 +159,10 @@ class ProxQP(AbstractQP):
     iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
     fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_rel": 0.0})
 
+    def refuses(self, form: al.QuadraticForm) -> str | None:
+        """Return why the programs cannot be solved. Refuse linear ones: its multipliers are then far off."""
+        return super().refuses(form) or ("does not solve linear programs" if form.linear else None)
+
     def suits(self, form: al.QuadraticForm) -> float:
         """Return 24, 14 for large programs."""
         return 24.0 if form.size <= DENSE else 14.0
@@ -290,3 +294,13 @@ class Quadprog(AbstractQP):
 def argminlayer_solvers() -> Sequence[type[al.AbstractSolver]]:
     """Return the solvers of quadratic programs."""
     return [DAQP, PIQP, ProxQP, Clarabel, OSQP, SCS, HIGHS, Quadprog]
+
+
+@al.hookimpl
+def argminlayer_read_model(model: Any, parameters: Any, variables: Any) -> al.Problem | None:
+    """Return the problem that a ``qpsolvers.Problem`` states."""
+    if not type(model).__module__.startswith("qpsolvers."):
+        return None
+    from ._model import read_problem
+
+    return read_problem(model, parameters, variables)
