@@ -69,12 +69,14 @@ class Contribution:
         solvers: with their default options.
         experiments: classes.
         reader: its hook for foreign models, None without one.
+        writers: suffixes of the files that it writes, each with its function.
     """
 
     plugin: LoadedPlugin
     solvers: tuple[AbstractSolver, ...]
     experiments: tuple[type[AbstractExperiment], ...]
     reader: Callable[..., Problem | None] | None
+    writers: tuple[tuple[str, Callable[..., None]], ...] = ()
 
 
 def read_plugin(entry: EntryPoint) -> Contribution:
@@ -92,6 +94,7 @@ def read_plugin(entry: EntryPoint) -> Contribution:
     _check_hooks(manager, module)
     solvers = tuple(_solver(each, entry.name) for each in _returned(manager.hook.argminlayer_solvers))
     experiments = tuple(_experiment(each) for each in _returned(manager.hook.argminlayer_experiments))
+    writers = tuple(_writer(each) for each in _returned(manager.hook.argminlayer_writers))
     reader = manager.hook.argminlayer_read_model
     plugin = LoadedPlugin(
         name=entry.name,
@@ -102,7 +105,7 @@ def read_plugin(entry: EntryPoint) -> Contribution:
         experiments=tuple(experiment.name for experiment in experiments),
         reads_models=bool(reader.get_hookimpls()),
     )
-    return Contribution(plugin, solvers, experiments, reader if plugin.reads_models else None)
+    return Contribution(plugin, solvers, experiments, reader if plugin.reads_models else None, writers)
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
@@ -151,6 +154,15 @@ def _solver(candidate: Any, prefix: str) -> AbstractSolver:
     if not isinstance(getattr(candidate, "capabilities", None), Capabilities):
         raise PluginError(f"its solver {name!r} has no capabilities; set them to an argminlayer.Capabilities")
     return _default_instance(candidate)
+
+
+def _writer(candidate: Any) -> tuple[str, Callable[..., None]]:
+    pair = isinstance(candidate, tuple) and len(candidate) == 2
+    if not (pair and isinstance(candidate[0], str) and candidate[0].startswith(".") and callable(candidate[1])):
+        raise PluginError(
+            f"argminlayer_writers returned {candidate!r}; return pairs of a suffix and a function, ('.nl', write)"
+        )
+    return candidate[0], candidate[1]
 
 
 def _experiment(candidate: Any) -> type[AbstractExperiment]:

@@ -33,6 +33,7 @@ class Registry:
         solvers: a solver with its default options for each name.
         experiments: an experiment class for each name.
         readers: for each plugin that reads models, its hook.
+        writers: for each suffix of a file that a plugin writes, its function.
         failures: for each plugin that was left out, what is wrong with it; ``__cause__`` is the original exception.
         disabled: installed plugins that are switched off.
     """
@@ -41,6 +42,7 @@ class Registry:
     solvers: Mapping[str, AbstractSolver]
     experiments: Mapping[str, type[AbstractExperiment]]
     readers: Mapping[str, Callable[..., Problem | None]]
+    writers: Mapping[str, Callable[..., None]]
     failures: Mapping[str, PluginError]
     disabled: tuple[str, ...]
 
@@ -119,6 +121,7 @@ def load_from(entries: Iterable[EntryPoint], disabled: Iterable[str] = ()) -> Re
         solvers=MappingProxyType({s.name: s for contribution in found for s in contribution.solvers}),
         experiments=MappingProxyType({e.name: e for contribution in found for e in contribution.experiments}),
         readers=MappingProxyType({c.plugin.name: c.reader for c in found if c.reader is not None}),
+        writers=MappingProxyType({suffix: writer for c in reversed(found) for suffix, writer in c.writers}),
         failures=MappingProxyType(failures),
         disabled=tuple(sorted({entry.name for entry in ordered} - {entry.name for entry in active})),
     )

@@ -22,6 +22,7 @@ from rich.text import Text
 from . import _registry
 from ._errors import ArgminError, ExperimentError, PluginError, SignatureError, near_matches
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table, prepare_folder, save, version
+from ._export import export_problem
 from ._plugin import LoadedPlugin
 from ._problem_file import DEFAULT_SIZE, read_problem
 from ._registry import Registry
@@ -160,6 +161,26 @@ def explain(
     console = _console()
     _print_line(console, f"parameters: {stated.origin}")
     _print_line(console, str(explain_problem(stated.problem, *stated.parameters)))
+
+
+@app.command()
+@_explains_errors
+def export(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:problem", help="A Python file, and the problem in it.")],
+    to: Annotated[Path, typer.Option(help="The file to write; its suffix says the kind: model.nl, model.py.")],
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZE", help=f"Size of a dimension of random parameters (default {DEFAULT_SIZE})."),
+    ] = None,
+) -> None:
+    """Write a problem as a file in another language: AMPL's .nl format, or Python source of a Pyomo model.
+
+    The parameters are the tuple `parameters` of the same file; without one they are random.
+    """
+    stated = read_problem(target, dict(_read_dimension(text) for text in dim or ()))
+    export_problem(stated.problem, stated.parameters, to)
+    _print_line(_console(), f"parameters: {stated.origin}")
+    _print_line(_console(), f"wrote {to}")
 
 
 def _plugin_row(plugin: LoadedPlugin) -> tuple[str, ...]:

@@ -18,12 +18,14 @@ The name on the left is the plugin's name and the prefix of its solvers' names. 
 # mypy: disable-error-code="empty-body"
 # pluggy reads the signature of a specification and never calls it.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from ._bound import BoundProblem
     from ._experiment import AbstractExperiment
     from ._problem import Problem
     from ._solver import AbstractSolver
@@ -69,6 +71,20 @@ def argminlayer_read_model(model: Any, parameters: Any, variables: Any) -> "Prob
                 return None
             from ._backend import read
             return read(model, parameters, variables)
+    """
+
+
+@hookspec
+def argminlayer_writers() -> "Sequence[tuple[str, Callable[[BoundProblem, Path], None]]]":
+    """Return the kinds of files in which the plugin writes problems, for ``argminlayer export``.
+
+    Each is a pair of a suffix and a function, which receives a bound problem of one instance and the path. Of two
+    plugins that write the same kind of file the first by name does. A function raises
+    :class:`argminlayer.ArgminError` for a problem that it cannot write::
+
+        @al.hookimpl
+        def argminlayer_writers():
+            return [(".nl", write_nl)]
     """
 
 

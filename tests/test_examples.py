@@ -82,6 +82,20 @@ def test_friction_is_learned_through_optimal_control():
     assert slope == pytest.approx(difference, rel=1e-5)
 
 
+def test_sensitivities_to_prices_are_learned_and_prices_are_what_consumers_would_pay():
+    found = run("08_ac_power_dispatch")
+    torch.testing.assert_close(found["found"], torch.tensor([6.0, 9.0], dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["prices"], found["marginal worth"], rtol=1e-6, atol=1e-6)
+
+
+def test_three_languages_give_the_gradient_of_the_closed_form():
+    gradients = run("10_one_gradient_from_three_languages")
+    expected = gradients.pop("closed form")
+    assert list(gradients) == ["scipy", "casadi.ipopt", "pyomo.ipopt"]
+    for gradient in gradients.values():
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []

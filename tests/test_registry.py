@@ -150,7 +150,8 @@ def test_an_entry_point_without_a_distribution_can_be_reported():
 def test_a_misspelt_hook_is_an_error_that_offers_the_right_one():
     kept = failure(plugin(argminlayer_solver=[Solver]))
     assert "it implements 'argminlayer_solver', which is not a hook. Did you mean 'argminlayer_solvers'" in str(kept)
-    assert "The hooks are argminlayer_solvers, argminlayer_read_model, argminlayer_experiments." in str(kept)
+    hooks = ("solvers", "read_model", "writers", "experiments")
+    assert f"The hooks are {', '.join(f'argminlayer_{hook}' for hook in hooks)}." in str(kept)
     assert "argminlayer_solver" in str(kept.__cause__.__cause__)
 
 

@@ -43,7 +43,7 @@ class Instance:
 def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable[[Instance], al.Point]) -> al.Candidate:
     """Solve a batch with a solver of single instances, one after another."""
     points: dict[int, al.Point] = {}
-    for model, parameters, position in _models(problem):
+    for model, parameters, position in models(problem):
         lower, upper = (bound[position].cpu().numpy() for bound in (problem.lower, problem.upper))
         begin = start[position].detach().cpu().numpy()
         if np.any(lower > upper):
@@ -54,7 +54,7 @@ def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable
     return al.stack_points([points[i] for i in range(problem.batch)], problem, start)
 
 
-def _models(problem: al.BoundProblem) -> Iterator[tuple[PyomoModel, Vector, int]]:
+def models(problem: al.BoundProblem) -> Iterator[tuple[PyomoModel, Vector, int]]:
     """Yield model and parameters of every instance, and its position in the batch."""
     structure = problem.problem.structure
     if structure is not None and is_read(problem):
