@@ -17,6 +17,7 @@ from ._vectors import LpProjection as LpProjection
 from ._vectors import SecondOrderConeProjection as SecondOrderConeProjection
 from ._vectors import SimplexProjection as SimplexProjection
 from ._vectors import Sparsemax as Sparsemax
+from .classification import ImageClassification as ImageClassification
 
 __all__ = [
     "AffineProjection",
@@ -27,6 +28,7 @@ __all__ = [
     "ExactProjection",
     "GroupBallProjection",
     "HalfSpaceProjection",
+    "ImageClassification",
     "LpProjection",
     "NuclearBallProjection",
     "RotationProjection",
@@ -41,3 +43,9 @@ __all__ = [
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
     return [ExactProjection]
+
+
+@al.hookimpl
+def argminlayer_experiments() -> list[type[al.AbstractExperiment]]:
+    """Return the experiments of this plugin."""
+    return [ImageClassification]
