@@ -2,10 +2,12 @@
 
 import argminlayer as al
 
-__all__ = ["argminlayer_solvers"]
+from ._project import ProjectKernel as ProjectKernel
+
+__all__ = ["ProjectKernel"]
 
 
 @al.hookimpl
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
-    return []
+    return [ProjectKernel]
