@@ -93,7 +93,8 @@ def without_saved_tensor_hooks() -> AbstractContextManager[Any]:
 
     Checkpointing counts what a module saves; the graphs that a solver builds and drops again are none of it.
     """
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+    autograd: Any = torch._C._autograd
+    if not autograd._saved_tensors_hooks_is_enabled():
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
 

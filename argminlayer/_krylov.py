@@ -20,6 +20,8 @@ TOLERANCE = 1e-13
 """Relative residual at which MINRES stops, far below what the certificate asks for."""
 ACCEPTED = 1e-8
 """Relative residual above which a solution is refused: it becomes NaN."""
+ROUNDING = 1e-14
+"""What a projection leaves of a vector that it should annihilate, relative to the vector."""
 ROUNDS = 4
 """MINRES is started again from its own result, which removes what rounding has left, at most so often."""
 LANCZOS = 40
@@ -76,7 +78,7 @@ class KrylovSystem(AbstractSystem):
         wanted = torch.cat([equality - self.equality @ held, (inequality - self.inequality @ held) * used], dim=1)
         normal = self.border.mT @ self.gram.solve(wanted)
         force = self.scale * (top - self.hessian.times(held + self.scale * normal))
-        columns = [minres(self._tangent_product, self._project(c)) for c in force.split(1, dim=-1)]
+        columns = [minres(self._tangent_product, self._project(c), ROUNDING * _norm(c)) for c in force.split(1, dim=-1)]
         moved = normal + (torch.cat(columns, dim=-1) if columns else force)
         u = self.scale * moved + held
         left = top - self.hessian.times(u)
@@ -124,7 +126,7 @@ class KrylovSystem(AbstractSystem):
         return self.rows[..., None].expand(*self.rows.shape, values.shape[-1])
 
 
-def minres(product: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+def minres(product: Callable[[Tensor], Tensor], right: Tensor, noise: Tensor | float = 0.0) -> Tensor:
     """Solve symmetric systems ``M x = b`` of a batch from products, of least norm where M is singular.
 
     Each instance stops by itself at its own residual; one that does not come near a solution becomes NaN.
@@ -132,9 +134,11 @@ def minres(product: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
     Args:
         product: (batch, n, 1) -> (batch, n, 1).
         right: b, (batch, n, 1), in the range of M.
+        noise: a right-hand side no longer than this is zero, (batch, 1, 1).
 
     Reference: Paige and Saunders, *Solution of sparse indefinite systems of linear equations*, 1975.
     """
+    right = torch.where(_norm(right) > noise, right, 0.0)
     size = _norm(right)
     x, left = torch.zeros_like(right), right
     for _ in range(ROUNDS):

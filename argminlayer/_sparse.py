@@ -23,6 +23,10 @@ REGULAR = 1e-12
 """Diagonal that makes the least-squares system for multipliers regular, relative to rows of length one."""
 ROUNDS = 30
 """How often constraints with multipliers of the wrong sign are left out."""
+REFINEMENTS = 5
+"""Steps that remove from a solution what the shift of the constraints has changed."""
+TINY = 1e-14
+"""Diagonal that makes an exactly singular matrix a nearly singular one."""
 SHIFT = 1e-8
 """Relative size of the diagonal that is put into the block of the constraints while eigenvalues are counted."""
 
@@ -112,21 +116,26 @@ class SparseSystem(AbstractSystem):
 
     @property
     def negative(self) -> Tensor:
-        """See :attr:`AbstractSystem.negative`."""
-        return self.negatives + self.redundant
+        """See :attr:`AbstractSystem.negative`; the shift makes one negative of each redundant constraint, too."""
+        return self.negatives
 
 
 @dataclass(frozen=True)
 class _Factor:
-    """Factor of one sparse symmetric matrix, rows and columns scaled to size one.
+    """Factor of one sparse symmetric matrix, scaled by one factor for all variables and to rows of size one.
+
+    A singular matrix is solved by the factor of its neighbour, with a small diagonal of the signs of a minimum, and
+    refined with the matrix itself: for consistent right-hand sides that leads to the solution of least norm.
 
     Attributes:
-        factor: SuperLU's, None for a matrix that is exactly singular.
+        matrix: scaled.
+        factor: SuperLU's.
         scale: of rows and columns.
         negative: number of negative eigenvalues.
         null: a vector that the matrix annihilates, None when it is regular.
     """
 
+    matrix: Any
     factor: Any
     scale: Array
     negative: int
@@ -140,38 +149,56 @@ class _Factor:
     def of(cls, matrix: Any, leading: int) -> "_Factor":
         """Factorise a SciPy matrix whose first ``leading`` unknowns are variables."""
         from scipy.sparse import diags_array
+        from scipy.sparse.linalg import splu
 
-        sizes = abs(matrix).max(axis=1).toarray().ravel()
-        scale = 1.0 / np.sqrt(np.where(sizes > 0, sizes, 1.0))
+        scale = _scale(matrix, leading)
         scaled = (diags_array(scale) @ matrix @ diags_array(scale)).tocsc()
         factor, null = _regular_factor(scaled)
         negative = _count_negative(scaled, leading)
-        return cls(factor, scale, negative, None if null is None else scale * null)
+        if null is None:
+            return cls(scaled, factor, scale, negative, None)
+        null = scale * null / np.linalg.norm(scale * null)
+        if np.linalg.norm(null[:leading]) <= 1e-6:
+            null[:leading] = 0.0
+        neighbour = np.r_[np.full(leading, SHIFT), np.full(len(scale) - leading, -SHIFT)]
+        return cls(scaled, splu((scaled + diags_array(neighbour)).tocsc()), scale, negative, null)
 
     def solve(self, rhs: Array) -> Array:
-        """Solve for the columns of ``rhs``, NaN for a singular matrix."""
-        if self.factor is None:
-            return np.full_like(rhs, np.nan)
+        """Solve for the columns of ``rhs``."""
         scale = self.scale[:, None]
-        solved: Array = scale * self.factor.solve(np.ascontiguousarray(scale * rhs))
-        return solved
+        scaled = np.ascontiguousarray(scale * rhs)
+        solved: Array = self.factor.solve(scaled)
+        for _ in range(REFINEMENTS if self.null is not None else 0):
+            solved += self.factor.solve(scaled - self.matrix @ solved)
+        return scale * solved
+
+
+def _scale(matrix: Any, leading: int) -> Array:
+    """Return one factor for the variables, which keeps the meaning of a norm of theirs, and one for each constraint."""
+    size = abs(matrix[:leading, :leading]).max() if leading else 1.0
+    common = 1.0 / np.sqrt(size if size > 0 else 1.0)
+    lengths = common * abs(matrix[leading:]).max(axis=1).toarray().ravel()
+    scale: Array = np.r_[np.full(leading, common), 1.0 / np.where(lengths > 0, lengths, 1.0)]
+    return scale
 
 
 def _regular_factor(matrix: Any) -> tuple[Any, Array | None]:
     """Return SuperLU's factor, and a vector of length one that the matrix annihilates, if there is one."""
+    from scipy.sparse import eye_array
     from scipy.sparse.linalg import splu
 
+    size = matrix.shape[0]
     try:
         factor = splu(matrix)
-    except RuntimeError:
-        return None, np.full(matrix.shape[0], matrix.shape[0] ** -0.5)
-    vector = np.cos(1.618 * np.arange(1, matrix.shape[0] + 1))
+    except RuntimeError:  # exactly singular: its neighbour tells what it annihilates
+        factor = splu((matrix + TINY * eye_array(size)).tocsc())
+    vector = np.cos(1.618 * np.arange(1, size + 1))
     for _ in range(3):
         vector = factor.solve(vector / np.linalg.norm(vector))
+        if not np.isfinite(vector).all():
+            return factor, np.full(size, size**-0.5)
     growth = np.linalg.norm(vector)
-    if np.isfinite(growth) and growth * SINGULAR < 1.0:
-        return factor, None
-    return factor, vector / growth if np.isfinite(growth) else np.full(len(vector), len(vector) ** -0.5)
+    return factor, None if growth * SINGULAR < 1.0 else vector / growth
 
 
 def _count_negative(matrix: Any, leading: int) -> int:
@@ -210,7 +237,7 @@ def _negative_pivots(matrix: Any) -> int | None:
         return None
     if not np.array_equal(factor.perm_r, factor.perm_c):
         return None
-    return int((factor.U.diagonal() < 0).sum())
+    return sum(pivot < 0 for pivot in factor.U.diagonal().tolist())
 
 
 def _kkt_matrix(

@@ -321,3 +321,61 @@ def test_sparse_and_dense_matrices_agree_on_what_they_answer():
     torch.testing.assert_close(sparse.scale(), dense.scale())
     torch.testing.assert_close(sparse.largest(), dense.largest())
     torch.testing.assert_close(sparse.select(torch.tensor([1, 1])).dense(), entries[[1, 1]])
+
+
+def all_derivatives(problem, x, value):
+    """Return what every mode says of the derivative of the attached solution in x."""
+    weight = torch.cos(torch.arange(N, dtype=DOUBLE))
+
+    def attached(x):
+        return al.attach(problem, value, x)
+
+    def one(x, value):
+        return torch.func.grad(lambda t: al.attach(problem, value, t) @ weight)(x)
+
+    return {
+        "jacrev": torch.func.jacrev(attached)(x),
+        "jvp": torch.func.jvp(attached, (x,), (torch.sin(x),))[1],
+        "vmap": torch.vmap(one)(x, value),
+    }
+
+
+WAYS = {
+    "sparse": {"SPARSE_FROM": 16, "SPARSE_ENTRIES": 1},
+    "matrix-free": {"DENSE_LIMIT": 20},
+}
+
+
+@pytest.mark.parametrize("constraints", ["unconstrained", "everything", "redundant"])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_mode_agrees_with_a_dense_solve(monkeypatch, way, constraints):
+    rows = {"equality": lambda u, x: torch.stack([u[:5].sum() - x[0], 2 * u[:5].sum() - 2 * x[0]])}
+    fields = rows if constraints == "redundant" else CONSTRAINTS[constraints]
+    problem, x = al.Problem(chain, "(n)->(n)", **fields), parameters(2)
+    value = al.argmin(problem, x, solver="scipy")
+    expected = all_derivatives(problem, x, value)
+    for name, limit in WAYS[way].items():
+        monkeypatch.setattr(_structure, name, limit)
+        monkeypatch.setattr(_factorise, name, limit, raising=False)
+    fresh = dataclasses.replace(problem)
+    kind = SparseSystem if way == "sparse" else KrylovSystem
+    assert type(measure(bind(fresh, (x,)), value).system) is kind
+    torch.testing.assert_close(all_derivatives(fresh, x, value), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sparse_system_whose_solution_is_not_isolated_is_refused_by_name_or_moves_least(monkeypatch):
+    for name, limit in WAYS["sparse"].items():
+        monkeypatch.setattr(_structure, name, limit)
+    problem = al.Problem(lambda u, x: (u[1:] - u[:-1] - x[1:]).square().sum(), "(n)->(n)")
+    x = parameters(1).requires_grad_()
+    value = torch.cat([torch.zeros(1, 1, dtype=DOUBLE), x.detach()[:, 1:].cumsum(-1)], dim=-1)
+    assert type(measure(bind(problem, (x,)), value).system) is SparseSystem
+    with pytest.raises(al.NotDifferentiable, match="not isolated: it may move in 1 independent directions"):
+        al.attach(problem, value, x).sum().backward()
+    least = al.attach(problem, value, x, backward=al.KKT(singular="minimum-norm"))
+    (found,) = torch.autograd.grad(least.square().sum(), x)
+    dense_only(monkeypatch)
+    monkeypatch.setattr(_structure, "SPARSE_ENTRIES", 10**12)
+    least = al.attach(dataclasses.replace(problem), value, x, backward=al.KKT(singular="minimum-norm"))
+    (expected,) = torch.autograd.grad(least.square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
