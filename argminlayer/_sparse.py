@@ -237,7 +237,7 @@ def _negative_pivots(matrix: Any) -> int | None:
         return None
     if not np.array_equal(factor.perm_r, factor.perm_c):
         return None
-    return sum(pivot < 0 for pivot in factor.U.diagonal().tolist())
+    return sum(1 for pivot in factor.U.diagonal().tolist() if pivot < 0)
 
 
 def _kkt_matrix(
