@@ -96,6 +96,18 @@ def test_three_languages_give_the_gradient_of_the_closed_form():
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_the_rules_of_sudoku_are_learned_from_solved_boards():
+    before, after = run("14_sudoku_by_learned_constraints")
+    assert before < 0.1
+    assert after > 0.9
+
+
+def test_a_forecast_trained_on_regret_through_a_quadratic_program_loses_less():
+    trained, two_stage, distance = run("15_decision_focused_portfolio")
+    assert 0.0 < trained < 0.7 * two_stage
+    assert distance < 1e-6
+
+
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []
