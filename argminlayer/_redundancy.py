@@ -13,6 +13,8 @@ Weights = tuple[Tensor, Tensor]
 """Of the equalities (batch, p) and of the inequalities (batch, q)."""
 CANCELLED = 1e-7
 """What is left of a combination below this, over the size of its terms, is zero."""
+ROUNDING = 1e-10
+"""Weights of a combination below this, over the largest, are zero."""
 SPAN = 16
 """Tangent vectors that a curvature is looked at along, at most."""
 
@@ -45,8 +47,13 @@ def stays_consistent(bound: BoundProblem, z: Tensor, forces: Weights, system: Ab
 
 
 def combinations(system: AbstractSystem) -> list[Weights]:
-    """Return the combinations of active constraints whose gradients cancel, zero where an instance has fewer."""
+    """Return the combinations of active constraints whose gradients cancel, zero where an instance has fewer.
+
+    Weights that are rounding are zero: what has no share must not bring in its curvature.
+    """
     _, nus, lams, _ = (part * (system.redundant > 0)[:, None, None] for part in system.kernel)
+    least = ROUNDING * largest(nus.flatten(1), lams.flatten(1))[:, None, None]
+    nus, lams = (torch.where(part.abs() > least, part, 0.0) for part in (nus, lams))
     return list(zip(nus.unbind(-1), lams.unbind(-1), strict=True))
 
 

@@ -50,6 +50,22 @@ def test_of_constraints_tangent_to_each_other_the_one_that_curves_most_decides(n
     assert torch.allclose(sideways, again / 0.02, atol=1e-3)
 
 
+def test_a_curved_constraint_beside_redundant_flat_ones_does_not_make_them_bend() -> None:
+    normal = values(0.3, -0.7, 0.2)
+    problem = al.Problem(
+        half_square,
+        "(3)->(3)",
+        equality=lambda u, x: torch.stack([normal @ u, 2 * (normal @ u), -0.3 * (normal @ u)]),
+        inequality=lambda u, x: u @ u - 1,
+    )
+    x = values(2.0, 1.0, -1.0)
+    flat = x - normal * (normal @ x) / (normal @ normal)
+    expected = torch.func.jacrev(
+        lambda t: torch.nn.functional.normalize(t - normal * (normal @ t) / (normal @ normal), dim=0)
+    )(x)
+    assert torch.allclose(jacobian(problem, flat / flat.norm(), x), expected, atol=1e-9)
+
+
 def test_tangent_equalities_that_curve_apart_are_refused() -> None:
     problem = al.Problem(half_square, "(2)->(2)", equality=lambda u, x: torch.stack([u @ u - 1, u[0] - 1]))
     x = values(2.0, 0.0).requires_grad_()
