@@ -72,7 +72,7 @@ def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
 _known: "WeakKeyDictionary[PyomoModel, dict[Ipopt, Any]]" = WeakKeyDictionary()
 _lock = Lock()
 _running = Lock()
-"""CasADi lets other threads run while it solves, but its IPOPT bears only one."""
+"""CasADi lets other threads run while it solves, but none of its functions bears two at a time."""
 
 
 def _compiled(model: PyomoModel, solver: Ipopt) -> Any:
