@@ -7,6 +7,7 @@ from typing import Any
 
 import pyomo.environ as pyo
 import torch
+from pyomo.common.gc_manager import PauseGC
 from pyomo.common.modeling import unique_component_name
 from pyomo.core.base.componentuid import ComponentUID
 from torch import Tensor
@@ -40,10 +41,11 @@ def read(model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] 
             "(an AbstractModel becomes one by `create_instance`)"
         )
     check_components(model)
-    copy = model.clone()
-    _forget_rules(copy)
-    chosen = _Chosen.of(model, copy, parameters, variables)
-    return _Reading(copy, chosen).problem()
+    with PauseGC():
+        copy = model.clone()
+        _forget_rules(copy)
+        chosen = _Chosen.of(model, copy, parameters, variables)
+        return _Reading(copy, chosen).problem()
 
 
 def _forget_rules(model: Any) -> None:
@@ -56,6 +58,7 @@ def _forget_rules(model: Any) -> None:
             component._default_val = pyo.Param.NoValue
 
 
+_BOUND = Row("", "bound")
 _RULES = ("_rule", "_rule_init", "_rule_bounds", "_validate", "_filter", "_init_values")
 
 
@@ -213,14 +216,15 @@ class _Reading:
         equalities, inequalities = Rows(self._leaf), Rows(self._leaf)
         for data in self._model.component_data_objects(pyo.Constraint, active=True, descend_into=True):
             lower, body, upper = data.to_bounded_expression()
-            where = f"the constraint {data.name}"
+            name = data.name
+            where = f"the constraint {name}"
             if data.equality or (_finite(lower) and _is_number(lower) and _is_number(upper) and lower == upper):
-                equalities.difference(body, upper, Row(data.name, "equality"), where)
+                equalities.difference(body, upper, Row(name, "equality"), where)
                 continue
             if _finite(upper):
-                inequalities.difference(body, upper, Row(data.name, "upper"), where)
+                inequalities.difference(body, upper, Row(name, "upper"), where)
             if _finite(lower):
-                inequalities.difference(lower, body, Row(data.name, "lower"), where)
+                inequalities.difference(lower, body, Row(name, "lower"), where)
         return equalities, inequalities
 
     def _bounds(self) -> tuple[Program, Program]:
@@ -233,8 +237,8 @@ class _Reading:
                 if kept:
                     value = _number(data, "; nothing active uses it, so that it needs one" if not data.fixed else "")
                 elif bound is not None:
-                    value = rows.translate(bound, f"a bound of {data.name}")
-                rows.add(value, Row(data.name, "bound"))
+                    value = rows.translate(bound, "a bound")
+                rows.add(value, _BOUND)
         return lower.program(len(self._variables)), upper.program(len(self._variables))
 
     @staticmethod
