@@ -41,7 +41,7 @@ def _solve_in(folder: Path, solver: Ipopt, path: str, label: str, instance: Inst
     with loaded(instance) as model:
         with open(folder / f"{NAME}.nl", "w", newline="") as stream:
             info = NLWriter().write(model, stream, linear_presolve=False)
-        message = _run(folder, solver, path)
+        message = _run(folder, solver, path, instance.scale)
         if message is not None:
             return al.Point(torch.from_numpy(instance.start), message[0], message=f"{label}: {message[1]}")
         found = _read(folder / f"{NAME}.sol", len(info.constraints), len(info.variables))
@@ -55,10 +55,11 @@ def _solve_in(folder: Path, solver: Ipopt, path: str, label: str, instance: Inst
 _Stop = tuple[al.Status, str]
 
 
-def _run(folder: Path, solver: Ipopt, path: str) -> _Stop | None:
+def _run(folder: Path, solver: Ipopt, path: str, scale: float) -> _Stop | None:
     """Run the program on the file in a folder; return why there is no answer, None when there is one."""
     limit = solver.time_limit
     options = [f"tol={solver.tol}", f"max_iter={solver.max_iter}", "print_level=0"]
+    options += [] if scale == 1.0 else [f"obj_scaling_factor={scale}"]
     options += [] if limit is None else [f"max_cpu_time={limit}"]
     command = [path, NAME, "-AMPL", *options]
     with open(folder / "log", "w+") as log:

@@ -20,6 +20,9 @@ from ._program import Vector
 from ._vocabulary import is_read
 from ._write import build
 
+TINY = 1e-4
+"""Objectives whose gradient at the start is smaller than this are scaled up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Instance:
@@ -31,6 +34,7 @@ class Instance:
         start: (n,).
         lower: (n,), ``-inf`` where there is no bound.
         upper: (n,).
+        scale: what the objective is to be multiplied by, 1 unless its gradient is tiny: tolerances are absolute.
     """
 
     model: PyomoModel
@@ -38,11 +42,13 @@ class Instance:
     start: Vector
     lower: Vector
     upper: Vector
+    scale: float = 1.0
 
 
 def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable[[Instance], al.Point]) -> al.Candidate:
     """Solve a batch with a solver of single instances, one after another."""
     points: dict[int, al.Point] = {}
+    scales = _scales(problem, start)
     for model, parameters, position in models(problem):
         lower, upper = (bound[position].cpu().numpy() for bound in (problem.lower, problem.upper))
         begin = start[position].detach().cpu().numpy()
@@ -50,8 +56,17 @@ def solve_instances(problem: al.BoundProblem, start: Tensor, solve_one: Callable
             message = "a lower bound exceeds its upper bound"
             points[position] = al.Point(torch.from_numpy(begin), al.Status.INFEASIBLE, message=message)
         else:
-            points[position] = solve_one(Instance(model, parameters, begin, lower, upper))
+            points[position] = solve_one(Instance(model, parameters, begin, lower, upper, scales[position]))
     return al.stack_points([points[i] for i in range(problem.batch)], problem, start)
+
+
+def _scales(problem: al.BoundProblem, start: Tensor) -> list[float]:
+    if problem.problem.objective is None:
+        return [1.0] * problem.batch
+    size = problem.gradient(start)[1].abs().amax(-1)
+    tiny = (size > 0) & (size < TINY)
+    scales: list[float] = torch.where(tiny, 1.0 / size, 1.0).tolist()
+    return scales
 
 
 def models(problem: al.BoundProblem) -> Iterator[tuple[PyomoModel, Vector, int]]:

@@ -50,7 +50,12 @@ def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
     held, (p, q) = instance.model, (instance.model.equality.size, instance.model.inequality.size)
     function = _compiled(held, solver)
     lowest = np.concatenate([np.zeros(p), np.full(q, -np.inf)])
-    given = {"x0": instance.start, "p": instance.parameters, "lbx": instance.lower, "ubx": instance.upper}
+    given = {
+        "x0": instance.start,
+        "p": np.append(instance.parameters, instance.scale),
+        "lbx": instance.lower,
+        "ubx": instance.upper,
+    }
     try:
         with _running:
             result = function(**given, lbg=lowest, ubg=np.zeros(p + q))
@@ -62,8 +67,8 @@ def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
     return al.Point(
         value=value,
         status=_STATUS.get(said, al.Status.BREAKDOWN),
-        equality=forces[:p],
-        inequality=forces[p:].clamp_min(0.0),
+        equality=forces[:p] / instance.scale,
+        inequality=forces[p:].clamp_min(0.0) / instance.scale,
         iterations=int(statistics["iter_count"]),
         message=f"ipopt in casadi: {said}",
     )
@@ -90,9 +95,11 @@ def _compile(model: PyomoModel, solver: Ipopt) -> Any:
     arithmetic = CasadiArithmetic()
     u = casadi.MX.sym("u", sum(shape.numel() for shape in model.shapes))
     p = casadi.MX.sym("p", sum(len(c.elements) for c in model.parameters))
+    scale = casadi.MX.sym("scale")
     constraints = [program.run(arithmetic, u, p) for program in (model.equality, model.inequality) if program.size]
     objective = 0 if model.objective is None else model.objective.run(arithmetic, u, p)
-    program = {"x": u, "p": p, "f": -objective if model.maximize else objective, "g": casadi.vertcat(*constraints)}
+    minimised = scale * (-objective if model.maximize else objective)
+    program = {"x": u, "p": casadi.vertcat(p, scale), "f": minimised, "g": casadi.vertcat(*constraints)}
     ipopt = {"print_level": 0, "sb": "yes", "tol": solver.tol, "max_iter": solver.max_iter}
     if solver.time_limit is not None:
         ipopt["max_wall_time"] = solver.time_limit

@@ -223,17 +223,34 @@ def test_names_with_blanks_and_signs_are_never_read_by_a_shell(fake_ipopt, tmp_p
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_solver_of_pyomo_that_dies_leaves_no_files(monkeypatch, tmp_path):
+@pytest.fixture
+def folder_of_pyomo(tmp_path):
+    """Return the folder in which Pyomo puts its temporary files."""
     from pyomo.common.tempfiles import TempfileManager
 
     folder = tmp_path / "files"
     folder.mkdir()
-    monkeypatch.setattr(TempfileManager, "tempdir", str(folder))
+    before, TempfileManager.tempdir = TempfileManager.tempdir, str(folder)
+    yield folder
+    TempfileManager.tempdir = before
+
+
+def test_a_solver_of_pyomo_that_dies_leaves_no_files(folder_of_pyomo, tmp_path):
     program(tmp_path / "broken", "#!/bin/sh\nif [ $1 = -v ]; then echo 'Ipopt 3.14.0'; exit 0; fi\nexit 7\n")
     found = solved(hard(), [1.0], Named(solver="ipopt", executable=str(tmp_path / "broken")))
     assert found.status.tolist() == [al.Status.BREAKDOWN]
     assert "ipopt by Pyomo raised ApplicationError" in found.messages[0]
-    assert list(folder.iterdir()) == []
+    assert list(folder_of_pyomo.iterdir()) == []
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("size", [1e-9, 1e6])
+def test_the_size_of_the_objective_does_not_matter(route, size):
+    m = quadratic(pyo.minimize)
+    m.o.set_value(size * m.o.expr)
+    found = solved(m, [3.0], "pyomo.ipopt", route=route)
+    torch.testing.assert_close(found.value, torch.tensor([[1.45, 1.55]], **DOUBLE))
+    torch.testing.assert_close(found.multipliers.equality, torch.tensor([[-5.05 * size]], **DOUBLE))
 
 
 @pytest.mark.parametrize(
