@@ -13,7 +13,9 @@ from torch import Tensor
 
 from .._bound import BoundProblem
 from .._start import first_start
-from ._record import Guard, Operation, Recording, Taint, Where, record_calls
+from ._machine import dense
+from ._record import Where, record_calls
+from ._recording import Guard, Operation, Recording, Taint
 
 if TYPE_CHECKING:
     from ._degree import Degree
@@ -93,7 +95,7 @@ class Algebra:
         """Return a row (n_p,) of ``values`` as the values that it consists of."""
         sizes = [self.shapes[index].numel() for index in self.parameters]
         parts = zip(self.parameters, values.split(sizes), strict=True)
-        return {index: part.reshape(self.shapes[index]).to(self.dtypes[index]) for index, part in parts}
+        return {index: part.clone().reshape(self.shapes[index]).to(self.dtypes[index]) for index, part in parts}
 
 
 _recorded: "WeakKeyDictionary[BoundProblem, tuple[Algebra, ...]]" = WeakKeyDictionary()
@@ -287,5 +289,5 @@ def _same_read(guard: Guard, found: Callable[[int], Tensor]) -> bool:
 
 def digest(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
     """Return dtype, shape and a hash of the content of a tensor."""
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    content = dense(tensor).contiguous().reshape(-1).view(torch.uint8).numpy()
     return tensor.dtype, tensor.shape, hashlib.blake2b(content.tobytes(), digest_size=16).digest()

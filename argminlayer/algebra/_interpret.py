@@ -1,6 +1,6 @@
 """The interpreter: writes algebra in a modelling language, operator by operator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +14,8 @@ from ._backend import Backend, Rule
 from ._graph import Algebra
 from ._machine import Machine, Unsupported, Value
 from ._movement import is_movement, move
-from ._record import INSTEAD, Operation, Taint, Where, fill, operator_name, record_calls
+from ._record import INSTEAD, Where, record_calls
+from ._recording import Operation, Taint, fill, operator_name
 
 V = TypeVar("V")
 RULES: Mapping[str, Rule] = {**_pointwise.RULES, **_reductions.RULES, **_windows.RULES}
@@ -95,10 +96,11 @@ def _step(
         args = fill(operation.args, find)
         kwargs = {key: fill(value, find) for key, value in operation.kwargs}
         results = apply(machine, operation.target, args, kwargs)
-    except Unsupported as error:
+    except (Unsupported, RuntimeError, ValueError, TypeError, LookupError, NotImplementedError) as error:
         results = _opaque(machine, algebra, operation, found)
         if not results:
-            raise AlgebraError(f"{operation.location}: the operator `{operation.name}` {error}. {INSTEAD}") from error
+            reason = error if isinstance(error, Unsupported) else f"cannot be translated: {error}"
+            raise AlgebraError(f"{operation.location}: the operator `{operation.name}` {reason}. {INSTEAD}") from error
     moved = is_movement(operation.name, {})
     for index, result in zip(operation.outputs, results, strict=False):
         if index is None or result is None:
@@ -168,13 +170,14 @@ def _lowered(machine: Machine[V], target: OpOverload, args: Any, kwargs: Mapping
         out = decomposition(*filled, **named)
         return tuple(out) if isinstance(out, tuple | list) else (out,)
 
-    inputs = [
-        (torch.full(v.shape, 0.5, dtype=torch.bool if v.boolean else torch.float64), Taint.VARIABLE) for v in values
-    ]
+    examples = [_example(value) for value in values]
     try:
-        recording = record_calls(call, inputs, Where(operator_name(target)))
+        recording = record_calls(call, [(e, Taint.VARIABLE) for e in examples], Where(operator_name(target)))
     except AlgebraError as error:
         raise Unsupported("has no algebraic form") from error
+    rest = iter(examples)
+    filled, named = _mapped((args, kwargs), lambda x: next(rest) if isinstance(x, Value) else x)
+    _compare(target(*filled, **named), [recording.tensors[index] for index in recording.outputs])
     found: dict[int, Any] = dict(zip(recording.inputs, values, strict=True))
 
     def find(index: int) -> Any:
@@ -187,6 +190,21 @@ def _lowered(machine: Machine[V], target: OpOverload, args: Any, kwargs: Mapping
             (i, r) for i, r in zip(operation.outputs, results, strict=False) if i is not None and r is not None
         )
     return tuple(find(index) for index in recording.outputs)
+
+
+def _example(value: Value[V]) -> Tensor:
+    numbers = 0.5 + 0.4 * torch.sin(1.0 + 1.7 * torch.arange(value.shape.numel(), dtype=torch.float64))
+    example = numbers.reshape(value.shape)
+    return example > 0.5 if value.boolean else example
+
+
+def _compare(truth: Any, lowered: Sequence[Tensor]) -> None:
+    """Refuse a decomposition that does not compute what the operator does: torch has some of these."""
+    wanted = truth if isinstance(truth, tuple | list) else (truth,)
+    if not all(
+        torch.allclose(x, y, equal_nan=True) for x, y in zip(wanted, lowered, strict=True) if x.shape == y.shape
+    ):
+        raise Unsupported("has a decomposition that computes something else")
 
 
 def _mapped(argument: Any, function: Callable[[Any], Any]) -> Any:

@@ -47,7 +47,7 @@ class Machine(Generic[V]):
         """Return a tensor or a number as a value."""
         if isinstance(x, Value):
             return x
-        tensor = torch.as_tensor(x, dtype=torch.float64 if isinstance(x, float) else None).detach().cpu()
+        tensor = dense(torch.as_tensor(x, dtype=torch.float64 if isinstance(x, float) else None))
         data = self.backend.constant(tensor.reshape(-1).to(torch.float64))
         return Value(data, tensor.shape, tensor.dtype == torch.bool)
 
@@ -73,14 +73,17 @@ class Machine(Generic[V]):
             *tensors: values, tensors or numbers.
         """
         values = [self.value(t) for t in tensors]
-        zeros = [None if isinstance(t, Value) else torch.as_tensor(t).detach().cpu() == 0 for t in tensors]
+        zeros = [None if isinstance(t, Value) else dense(torch.as_tensor(t)) == 0 for t in tensors]
         positions, offset = [], 1
         for value, zero in zip(values, zeros, strict=True):
             count = value.shape.numel()
             position = torch.arange(offset, offset + count).reshape(value.shape)
             positions.append(position if zero is None else torch.where(zero, 0, position))
             offset += count
-        moved = operator(*positions)
+        try:
+            moved = operator(*positions)
+        except NotImplementedError:  # some operators move floats only
+            moved = operator(*(position.to(torch.float64) for position in positions))
         boolean = all(value.boolean for value in values)
         if isinstance(moved, tuple | list):
             return tuple(self._collect(values, one, boolean) for one in moved)
@@ -92,7 +95,7 @@ class Machine(Generic[V]):
         return value
 
     def _collect(self, values: list[Value[V]], positions: Tensor, boolean: bool) -> Value[V]:
-        index = positions.reshape(-1).numpy()
+        index = positions.reshape(-1).to(torch.int64).numpy()
         shape = positions.shape
         pools: list[V] = []
         low, shift = 1, 0
@@ -186,7 +189,7 @@ class Machine(Generic[V]):
     def where(self, condition: Any, x: Any, y: Any) -> Value[V]:
         """Return x where the condition holds, else y; a known condition only moves data."""
         if isinstance(condition, Tensor):
-            mask = condition.detach().cpu().bool()
+            mask = dense(condition).bool()
             return self.moved(lambda p, q: torch.where(mask, p, q), x, y)
         condition = self.truth(condition)
         x, y = self.floats(x), self.floats(y)
@@ -249,15 +252,15 @@ class Machine(Generic[V]):
         """Return matrices side by side."""
         return self.moved(lambda *p: torch.cat(p, dim=1), *matrices)
 
-    def scan(self, function: str, x: Any, dim: int) -> Value[V]:
-        """Return the cumulative sum (``add``) or product (``mul``) along a dimension."""
+    def scan(self, combine: Callable[[Any, Any], Value[V]], x: Any, dim: int) -> Value[V]:
+        """Return what ``combine`` accumulates along a dimension, such as :meth:`add` the cumulative sum."""
         whole = self.floats(x)
         if not whole.shape or whole.shape[dim] == 0:
             return whole
         slices = self.move(lambda p: p.unbind(dim), whole)
         totals = [slices[0]]
         for part in slices[1:]:
-            totals.append(self.binary(function, totals[-1], part))
+            totals.append(combine(totals[-1], part))
         return self.moved(lambda *p: torch.stack(p, dim=dim), *totals)
 
     def logsumexp(self, x: Any, dims: Sequence[int] | int | None, keepdim: bool = False) -> Value[V]:
@@ -284,7 +287,7 @@ class Machine(Generic[V]):
 
     def _matrix(self, x: Any, shape: tuple[int, int]) -> Any:
         if isinstance(x, Tensor):
-            return x.reshape(shape)
+            return dense(x).reshape(shape)
         return self.reshape(x, [x.shape.numel() if s == -1 else s for s in shape])
 
     def _squeezed(self, x: Value[V], dim: int) -> Value[V]:
@@ -301,7 +304,7 @@ class Machine(Generic[V]):
         return Value(self.backend.matmul(left, right, rows, inner, columns), shape)
 
     def _factor(self, x: Any) -> Any:
-        return x.detach().cpu().to(torch.float64) if isinstance(x, Tensor) else self.floats(x).data
+        return dense(x).to(torch.float64) if isinstance(x, Tensor) else self.floats(x).data
 
     def _stacked_product(self, a: Any, b: Any) -> Value[V]:
         lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -365,4 +368,9 @@ def known(x: Any, what: str) -> Tensor:
     """
     if isinstance(x, Value):
         raise Unsupported(f"has {what} that depends on the variables")
-    return torch.as_tensor(x).detach().cpu()
+    return dense(torch.as_tensor(x))
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Return a known tensor on the CPU, without its graph, and strided."""
+    return (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().cpu()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ._machine import Machine, Value, known
@@ -77,9 +76,4 @@ def _known(value: Any) -> Any:
 
 def is_movement(name: str, arguments: Mapping[str, Any]) -> bool:
     """Say whether an operator, with these arguments, only moves data."""
-    return name in MOVEMENT and not arguments.get("reduce") and not (name == "as_strided" and _strange(arguments))
-
-
-def _strange(arguments: Mapping[str, Any]) -> bool:
-    """Say whether as_strided reads a storage that is not the flat C order of its argument."""
-    return bool(arguments.get("storage_offset")) or not isinstance(arguments["self"], Value | torch.Tensor)
+    return name in MOVEMENT and not arguments.get("reduce")

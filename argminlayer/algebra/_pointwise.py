@@ -134,6 +134,8 @@ def _pow(m: Machine[Any], a: Arguments) -> Any:
     return m.binary("pow", m.floats(base), exponent)
 
 
+_SINGLE = 4
+"""Bytes of the shortest float that variables may be converted to: shorter ones have another value."""
 _PAIRS = {"maximum": "max", "minimum": "min", "fmax": "max", "fmin": "min", "atan2": "atan2"}
 _PAIRS |= {name: name for name in COMPARISONS}
 
@@ -152,7 +154,18 @@ def _hypot(m: Machine[Any], a: Arguments) -> Any:
 
 @RULES.rule("logaddexp")
 def _logaddexp(m: Machine[Any], a: Arguments) -> Any:
-    return m.add(a["other"], softplus(m, m.sub(a["self"], a["other"])))
+    return logaddexp(m, a["self"], a["other"])
+
+
+def logaddexp(m: Machine[Any], x: Any, y: Any) -> Value[Any]:
+    """Return log(exp(x) + exp(y))."""
+    return m.add(y, softplus(m, m.sub(x, y)))
+
+
+@RULES.rule("isnan", "isinf", "isposinf", "isneginf")
+def _is_no_number(m: Machine[Any], a: Arguments) -> Any:
+    """The entries of a model are numbers; where they are not, it has no value at all."""
+    return torch.zeros(m.value(a["self"]).shape, dtype=torch.bool)
 
 
 @RULES.rule("copysign")
@@ -216,7 +229,7 @@ def _masked_fill(m: Machine[Any], a: Arguments) -> Any:
 @RULES.rule("_to_copy", "to", "_conj", "real")
 def _to_copy(m: Machine[Any], a: Arguments) -> Any:
     x, dtype = m.value(a["self"]), a.get("dtype")
-    if dtype is None or dtype.is_floating_point:
+    if dtype is None or (dtype.is_floating_point and dtype.itemsize >= _SINGLE):
         return m.floats(x)
     if dtype == torch.bool:
         return m.truth(x)

@@ -1,13 +1,10 @@
 """Recorder: runs torch functions once on real values and writes down every operator they call, with its line."""
 
-import linecache
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._errors import AlgebraError
+from ._recording import Guard, Location, Operation, Recording, Ref, Taint, operator_name, references
 
 _CORE = Path(__file__).parents[1]
 _INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -25,6 +23,8 @@ _SHAPE_ONLY = {
     for name in (
         *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
         "new_empty_strided",
+        "zero_",
+        "_new_zeros_with_same_feature_meta",
     )
 }
 """Operators whose result depends on the shape of their argument alone."""
@@ -35,6 +35,8 @@ _SOLVES = {
     "aten::_linalg_solve_ex": ("A", "B"),
     "aten::linalg_solve_triangular": ("self", "B"),
     "aten::cholesky_solve": ("input2", "self"),
+    "aten::linalg_lu_solve": ("LU", "B"),
+    "aten::linalg_lstsq": ("self", "b"),
 }
 """Operators that solve linear systems: their matrix, and their right-hand side."""
 _RESHAPES_IN_PLACE = {f"aten::{name}_" for name in ("squeeze", "unsqueeze", "t", "transpose", "detach")}
@@ -48,126 +50,6 @@ _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 INSTEAD = "Solvers that only evaluate the functions, such as those of the plugin 'scipy', take the problem as it is."
 
 _DETACHES = "detaches a value that depends on the variables, so that the derivative is not that of the function"
-
-
-class Taint(IntEnum):
-    """What a recorded value depends on."""
-
-    CONSTANT = 0
-    PARAMETER = 1
-    VARIABLE = 2
-
-
-class Location(NamedTuple):
-    """Where an operator was called: the problem's function, and the user's line."""
-
-    role: str
-    file: str = ""
-    line: int = 0
-    function: str = ""
-
-    def __str__(self) -> str:
-        if not self.line:
-            return self.role
-        name = "" if self.function.startswith("<") else f" ({self.function!r})"
-        code = linecache.getline(self.file, self.line).strip()
-        return f"{self.role}{name}, line {self.line} of {Path(self.file).name}" + (f", `{code}`" if code else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """The place of a tensor among the arguments of a recorded operator."""
-
-    index: int
-
-
-class Operation(NamedTuple):
-    """One recorded call of an ATen operator.
-
-    Attributes:
-        target: the operator.
-        args: positional arguments, tensors replaced by :class:`Ref`, lists by tuples.
-        kwargs: keyword arguments likewise, as pairs.
-        outputs: the values it produces; None for one that is no tensor.
-        taint: what its result depends on.
-        location: where it was called.
-    """
-
-    target: OpOverload
-    args: tuple[Any, ...]
-    kwargs: tuple[tuple[str, Any], ...]
-    outputs: tuple[int | None, ...]
-    taint: Taint
-    location: Location
-
-    @property
-    def name(self) -> str:
-        """The name of the operator without its overload, ``"add"``."""
-        return operator_name(self.target)
-
-    @property
-    def inputs(self) -> Iterator[int]:
-        """The values it reads."""
-        yield from references(self.args)
-        yield from references(tuple(value for _, value in self.kwargs))
-
-    def run(self, find: Callable[[int], Tensor]) -> tuple[Any, ...]:
-        """Call the operator in torch on the values that ``find`` returns."""
-        result = self.target(*fill(self.args, find), **{key: fill(value, find) for key, value in self.kwargs})
-        return tuple(result) if isinstance(result, tuple | list) else (result,)
-
-
-class Guard(NamedTuple):
-    """A value read while recording: where it differs, the functions may take another path."""
-
-    operation: Operation
-    value: Any
-
-
-@dataclass(eq=False)
-class Recording:
-    """What was recorded. A value is known by its index into the lists.
-
-    Attributes:
-        operations: in the order in which they were called.
-        guards: what the path through the functions depended on.
-        tensors: each value as it was while recording.
-        shapes: its shape.
-        taints: what it depends on.
-        inputs: the variables, then the parameters.
-        outputs: what the recorded function returned.
-    """
-
-    operations: list[Operation] = field(default_factory=list)
-    guards: list[Guard] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-    shapes: list[torch.Size] = field(default_factory=list)
-    taints: list[Taint] = field(default_factory=list)
-    inputs: tuple[int, ...] = ()
-    outputs: tuple[int, ...] = ()
-
-
-def operator_name(target: OpOverload) -> str:
-    """Return the name of an operator without namespace and overload."""
-    return target._schema.name.removeprefix("aten::")
-
-
-def references(argument: Any) -> Iterator[int]:
-    """Yield the values that a recorded argument refers to."""
-    if isinstance(argument, Ref):
-        yield argument.index
-    elif isinstance(argument, tuple):
-        for part in argument:
-            yield from references(part)
-
-
-def fill(argument: Any, find: Callable[[int], Any]) -> Any:
-    """Return a recorded argument with every :class:`Ref` replaced."""
-    if isinstance(argument, Ref):
-        return find(argument.index)
-    if isinstance(argument, tuple):
-        return [fill(part, find) for part in argument]
-    return argument
 
 
 def record_calls(
@@ -297,6 +179,15 @@ def _tensors(data: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
+def _is_deterministic(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operator that may be random is not with these arguments."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if "dropout_p" in names:
+        return bool(given.get("dropout_p", 0.0) == 0.0)
+    return "training" in names and not given.get("training", False)
+
+
 class _Recorder(TorchDispatchMode):
     """Writes every operator down. All tensors are kept alive, so that no two share an identity."""
 
@@ -346,22 +237,24 @@ class _Recorder(TorchDispatchMode):
         named = tuple((key, self._refer(value)) for key, value in used.items())
         taints = self.recording.taints
         taint = max((taints[i] for i in references((inputs, tuple(v for _, v in named)))), default=Taint.CONSTANT)
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_deterministic(func, args, used):
             raise self.where.refusal(f"`{operator_name(func)}` is random; pass the random numbers as a parameter")
         name = func._schema.name
+        if name == "aten::as_strided" and (not args[0].is_contiguous() or args[0].storage_offset()):
+            raise self.where.refusal("`as_strided` reads the storage of a tensor that is a view of another")
         if name == "aten::detach" and taint == Taint.VARIABLE:
             raise self.where.refusal(_DETACHES)
-        if torch.Tag.dynamic_output_shape in func.tags and self._chooses(name, inputs):
-            raise self.where.refusal(f"the operator `{operator_name(func)}` has an index that depends on the variables")
         if name in _SOLVES and taint == Taint.VARIABLE:
             product = self._solve_by_product(func, args, used)
             if product is not None:
                 return product
-        mutated = self._before_mutation(func, args[0]) if func._schema.is_mutable else None
+        if torch.Tag.dynamic_output_shape in func.tags and self._chooses(name, inputs):
+            raise self.where.refusal(f"the operator `{operator_name(func)}` has an index that depends on the variables")
+        if func._schema.is_mutable:
+            taint = Taint.CONSTANT if name in _SHAPE_ONLY else taint
+            operation = Operation(self._out_of_place(func), inputs, named, (), taint, self.where.location)
+            return self._mutate(func, args, used, operation)
         out = func(*args, **used)
-        if mutated is not None:
-            func = mutated
-            del self._known[id(args[0])]
         results = out if isinstance(out, tuple | list) else (out,)
         if not any(isinstance(result, Tensor) for result in results):
             return self._read(func, inputs, named, taint, out) if out is not None else out
@@ -424,7 +317,8 @@ class _Recorder(TorchDispatchMode):
         matrix, right = given[matrix_name], given[right_name]
         if self.taint_of(matrix) == Taint.VARIABLE:
             return None
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand(matrix.shape)
+        rows = matrix.shape[-2]
+        identity = torch.eye(rows, dtype=matrix.dtype, device=matrix.device).expand(*matrix.shape[:-2], rows, rows)
         solve = {**given, right_name: identity}
         results = func(**solve)
         inverse = results[0] if isinstance(results, tuple) else results
@@ -441,18 +335,63 @@ class _Recorder(TorchDispatchMode):
         self.recording.operations.append(Operation(target, factors, (), output, Taint.VARIABLE, location))
         return (product, *results[1:]) if isinstance(results, tuple) else product
 
-    def _before_mutation(self, func: OpOverload, changed: Any) -> OpOverload:
-        """Return the operator that does the same out of place, if nothing else can see the change."""
-        name = func._schema.name
-        packet = getattr(torch.ops.aten, operator_name(func).removesuffix("_"), None)
-        plain: OpOverload | None = getattr(packet, func._overloadname, None) if packet and name.endswith("_") else None
-        index = self._known.get(id(changed))
-        if plain is None or index is None or index not in self._made:
-            raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that was made elsewhere")
-        if name not in _RESHAPES_IN_PLACE:
-            storage = changed.untyped_storage()._cdata
-            shared = sum(kept is not changed and kept.untyped_storage()._cdata == storage for kept in self._kept)
-            if shared:
-                raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that has other views")
-            self.recording.tensors[index] = changed.clone()
+    def _out_of_place(self, func: OpOverload) -> OpOverload:
+        """Return the operator that does out of place what another does in place."""
+        name = operator_name(func)
+        packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+        plain: OpOverload | None = getattr(packet, func._overloadname, None)
+        if plain is None:
+            raise self.where.refusal(f"`{name}` writes into tensors that it is given")
         return plain
+
+    def _mutate(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], operation: Operation) -> Tensor:
+        """Run an operator that changes its first argument, and record the same out of place.
+
+        The new value is put into the tensor whose storage it is a part of, and every view of it is taken anew.
+        """
+        changed: Tensor = args[0]
+        name = func._schema.name
+        storage = changed.untyped_storage()._cdata
+        group = [t for t in self._kept if t.untyped_storage()._cdata == storage and id(t) in self._known]
+        group = list({id(t): t for t in group}.values())
+        whole = group[0]
+        if name not in _RESHAPES_IN_PLACE:
+            fresh = self._known[id(whole)] in self._made and whole.is_contiguous() and not whole.storage_offset()
+            if not fresh or whole.untyped_storage().nbytes() != whole.numel() * whole.element_size():
+                raise self.where.refusal(f"`{operator_name(func)}` changes a tensor in place that was made elsewhere")
+            for tensor in group:
+                self.recording.tensors[self._known[id(tensor)]] = tensor.clone()
+        before = self._known[id(whole)]
+        func(*args, **kwargs)
+        value = self._put(changed, operation)
+        if name in _RESHAPES_IN_PLACE or len(group) == 1:
+            return changed
+        last = value
+        if changed is not whole:
+            place = (tuple(changed.shape), changed.stride(), changed.storage_offset())
+            target = torch.ops.aten.as_strided_scatter.default
+            last = self._put(whole, operation, target, (self._in_order(before, operation), Ref(value), *place))
+        base = self._in_order(last, operation)
+        for view in group:
+            if view is not whole and view is not changed:
+                place = (tuple(view.shape), view.stride(), view.storage_offset())
+                self._put(view, operation, torch.ops.aten.as_strided.default, (base, *place))
+        return changed
+
+    def _in_order(self, index: int, like: Operation) -> Ref:
+        """Record a copy in C order, which is what the places of views refer to, and return it."""
+        tensors = self.recording.tensors
+        return Ref(self._put(tensors[index].clone(), like, torch.ops.aten.contiguous.default, (Ref(index),)))
+
+    def _put(
+        self, tensor: Tensor, like: Operation, target: OpOverload | None = None, args: tuple[Any, ...] | None = None
+    ) -> int:
+        """Make a new value of a tensor that was changed, and record what made it; return its index."""
+        taints = self.recording.taints
+        taint = like.taint if args is None else max(taints[i] for i in references(args))
+        index = self.add(tensor, taint)
+        self._made.add(index)
+        if taint != Taint.CONSTANT:
+            made = like if target is None else like._replace(target=target, args=args or (), kwargs=())
+            self.recording.operations.append(made._replace(outputs=(index,), taint=taint))
+        return index

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ._machine import Machine, Unsupported, Value, boolean, known
+from ._pointwise import logaddexp
 from ._rules import Arguments, Rules
 
 RULES = Rules()
@@ -14,16 +15,19 @@ RULES = Rules()
 # Products
 
 
-@RULES.rule("mm", "mv", "dot", "vdot", "bmm", "matmul", "inner")
+@RULES.rule("mm", "mv", "dot", "vdot", "bmm", "matmul", "inner", "_sparse_mm")
 def _matmul(m: Machine[Any], a: Arguments) -> Any:
+    if a["target"] == "_sparse_mm":
+        return m.matmul(a["sparse"], a["dense"])
     names = {"mm": "mat2", "mv": "vec", "bmm": "mat2", "dot": "tensor", "vdot": "other"}
     return m.matmul(a["self"], a[names.get(a["target"], "other")])
 
 
-@RULES.rule("addmm", "addmv", "baddbmm", "addbmm")
+@RULES.rule("addmm", "addmv", "baddbmm", "addbmm", "_sparse_addmm")
 def _addmm(m: Machine[Any], a: Arguments) -> Any:
     left, right = {
         "addmm": ("mat1", "mat2"),
+        "_sparse_addmm": ("mat1", "mat2"),
         "addmv": ("mat", "vec"),
         "baddbmm": ("batch1", "batch2"),
         "addbmm": ("batch1", "batch2"),
@@ -140,7 +144,12 @@ def _any(m: Machine[Any], a: Arguments) -> Any:
 
 @RULES.rule("cumsum", "cumprod")
 def _cumulative(m: Machine[Any], a: Arguments) -> Any:
-    return m.scan("add" if a["target"] == "cumsum" else "mul", a["self"], int(a["dim"]))
+    return m.scan(m.add if a["target"] == "cumsum" else m.mul, a["self"], int(a["dim"]))
+
+
+@RULES.rule("logcumsumexp")
+def _log_cumulative(m: Machine[Any], a: Arguments) -> Any:
+    return m.scan(lambda x, y: logaddexp(m, x, y), a["self"], int(a["dim"]))
 
 
 @RULES.rule("linalg_vector_norm", "norm")
@@ -199,9 +208,10 @@ def _layer_norm(m: Machine[Any], a: Arguments) -> Any:
     dims = list(range(len(x.shape) - len(a["normalized_shape"]), len(x.shape)))
     centred = m.sub(x, mean(m, x, dims, True))
     variance = mean(m, m.power(centred, 2.0), dims, True)
-    scaled = m.div(centred, m.unary("sqrt", m.add(variance, float(a["eps"]))))
+    scale = m.div(1.0, m.unary("sqrt", m.add(variance, float(a["eps"]))))
+    scaled = m.mul(centred, scale)
     scaled = scaled if a.get("weight") is None else m.mul(scaled, a["weight"])
-    return scaled if a.get("bias") is None else m.add(scaled, a["bias"]), None, None
+    return scaled if a.get("bias") is None else m.add(scaled, a["bias"]), mean(m, x, dims, True), scale
 
 
 # Sums at indices

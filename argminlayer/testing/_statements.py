@@ -102,6 +102,17 @@ def _custom_function(u: Tensor, p: Tensor) -> Any:
     return cube(u) - p
 
 
+def _views_in_place(u: Tensor, p: Tensor) -> Any:
+    cube: Any = _Cube.apply
+    y = torch.outer(u[:2], p[:3])
+    row, column = y[0], y[:, 1]
+    row.add_(u[:3])
+    column.sub_(p[0])
+    y.t()[2].add_(cube(u[4]))
+    y.mul_(2.0)
+    return row + column[0] + y[1]
+
+
 STATEMENTS: tuple[tuple[str, Callable[[Tensor, Tensor], Any], int], ...] = (
     ("y = u.clone(); y += p; y.mul_(2)", _in_place, 1),
     ("y = torch.zeros(4); y[0] = u[0] * p[0]; y[1:3] = u[:2]", _assigned, 1),
@@ -117,5 +128,6 @@ STATEMENTS: tuple[tuple[str, Callable[[Tensor, Tensor], Any], int], ...] = (
     ("return u * p if p.sum() > 0 else u - p", _parameter_branch, 1),
     ("u[: int(4 * p[0]) + 2] * p[1].item()", _parameter_slice, 1),
     ("chosen = p > p.mean(); (u * chosen).cumsum(0)", _parameter_mask, 1),
+    ("row, column = y[0], y[:, 1]; row.add_(u[:3]); column.sub_(p[0]); y.mul_(2.0)", _views_in_place, 3),
     ("a torch.autograd.Function", _custom_function, 3),
 )

@@ -26,7 +26,10 @@ with torch.random.fork_rng(devices=[]):
     torch.manual_seed(7)
     LINEAR = torch.nn.Linear(SIZE, 4).double().requires_grad_(False)
     NETWORK = torch.nn.Sequential(torch.nn.Linear(SIZE, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
-    NETWORK.requires_grad_(False)
+    GRU, LSTM = torch.nn.GRUCell(3, 3).double(), torch.nn.LSTMCell(3, 3).double()
+    ATTENTION = torch.nn.MultiheadAttention(3, 1, batch_first=True).double().eval()
+    for module in (NETWORK, GRU, LSTM, ATTENTION):
+        module.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,18 @@ class UserFunction:
         return Problem(lambda u, p: u.sum(), "(6)->(6)", equality=self.function)
 
 
-_NAMESPACE = {"torch": torch, "F": F, "A": A, "P": P, "linear": LINEAR, "network": NETWORK}
+_NAMESPACE = {
+    "torch": torch,
+    "F": F,
+    "A": A,
+    "P": P,
+    "linear": LINEAR,
+    "network": NETWORK,
+    "gru": GRU,
+    "lstm": LSTM,
+    "attention": ATTENTION,
+    "sparse": A.to_sparse(),
+}
 _EXPRESSIONS: dict[str, dict[int, str]] = {
     "Linear algebra": {
         1: """
@@ -87,6 +101,11 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             torch.linalg.solve(P + torch.diag(p), u)
             torch.linalg.eigh(P + torch.diag(p)).eigenvalues @ u
             torch.fft.rfft(p).abs() @ u[:4]
+            sparse @ u
+            torch.sparse.mm(sparse, u[:, None])
+            torch.linalg.lstsq(A.T, u[:, None]).solution
+            torch.linalg.lu_solve(*torch.linalg.lu_factor(P), u[:, None])
+            torch.linalg.solve(P, u[None], left=False)
         """,
         2: """
             u @ P @ u
@@ -155,6 +174,7 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             F.cosine_similarity(u, p, dim=0)
             F.normalize(u, dim=0)
             torch.cumprod(u, 0)
+            torch.logcumsumexp(u, 0)
             torch.logsumexp(u, 0)
             torch.logsumexp(u.reshape(2, 3), 1, keepdim=True)
             torch.log(torch.exp(u).sum())
@@ -241,6 +261,8 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             F.conv1d(u.reshape(1, 2, 3), p.reshape(2, 1, 3), padding=1, groups=2)
             F.conv2d(u.reshape(1, 1, 2, 3), p[:4].reshape(1, 1, 2, 2), bias=p[:1], padding=1, stride=2)
             F.embedding(torch.tensor([0, 2]), u.reshape(3, 2))
+            F.interpolate(u[None, None], scale_factor=2, mode='linear')
+            F.unfold(u.reshape(1, 1, 2, 3), (2, 2))
             F.pixel_shuffle(u[:4].reshape(1, 4, 1, 1), 2)
         """,
         2: """
@@ -286,6 +308,13 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             F.scaled_dot_product_attention(u.reshape(1, 2, 3), p.reshape(1, 2, 3), p.reshape(1, 2, 3))
             u.unfold(0, 2, 2).amax(1)
             F.glu(u)
+            gru(u[None, :3], p[None, 3:])
+            lstm(u[None, :3], (p[None, 3:], p[None, :3]))[0]
+            attention(u.reshape(1, 2, 3), u.reshape(1, 2, 3), u.reshape(1, 2, 3))[0]
+            F.group_norm(u.reshape(1, 2, 3), 2)
+            F.rms_norm(u, (6,))
+            F.cross_entropy(u[None], torch.tensor([2]), label_smoothing=0.1)
+            F.max_pool1d(u[None, None], 2)
         """,
     },
     "Pieces and choices": {
@@ -314,6 +343,7 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             torch.aminmax(u).max
             torch.where(u > 0.5, u, 2 * u)
             torch.where(u > p, u * u, torch.exp(u))
+            torch.where(torch.isnan(u), 0.0, u.abs())
             torch.where((u > 0.2) & (u < 0.6), u, p)
             torch.where((u >= 0.2) | ~(p <= 0.6), u, p)
             (u > p) * u
@@ -365,6 +395,7 @@ _EXPRESSIONS: dict[str, dict[int, str]] = {
             F.pad(u, (1, 2), value=3.0)
             F.pad(u[None], (2, 1), mode='reflect')
             F.pad(u[None], (2, 1), mode='replicate')
+            F.pad(u[None], (2, 1), mode='circular')
             u.unfold(0, 2, 1).sum(1)
             u.reshape(2, 3).diagonal()
             torch.diag_embed(u.reshape(2, 3))

@@ -144,7 +144,7 @@ def _determinant(machine: al.algebra.Machine[Vector], a: Mapping[str, Any]) -> A
 def _cumulative_sum(machine: al.algebra.Machine[Vector], a: Mapping[str, Any]) -> Any:
     value = machine.floats(a["self"])
     if len(value.shape) != 1:
-        return machine.scan("add", value, int(a["dim"]))
+        return machine.scan(machine.add, value, int(a["dim"]))
     return al.algebra.Value(ca.cumsum(value.data), value.shape)
 
 

@@ -92,7 +92,6 @@ def test_a_refusal_names_function_line_and_reason_and_what_still_works(function,
         (lambda u, p: u[u > 0.2], "the operator `index` has an index that depends on the variables"),
         (lambda u, p: u[torch.nonzero(u > 0.2)[:, 0]], "the operator `nonzero` has an index that depends"),
         (lambda u, p: torch.masked_select(u, u > 0.2), "the operator `masked_select` has an index that depends"),
-        (lambda u, p: torch.vander(u, 3), "`fill_` changes a tensor in place that has other views"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True to a scalar")
