@@ -68,7 +68,7 @@ def bend(bound: BoundProblem, z: Tensor, system: AbstractSystem, weights: Weight
     _, nu, lam, zeta = _solve(system, (along, *nothing))
     (normal,) = gradient(lambda t: _weighted(bound, t, bound.parameters, (nu, lam)), z)
     inside = torch.where(system.active.fixed, 0.0, along - normal + zeta)
-    terms = _hessian_product(bound, z, (weights[0].abs(), weights[1].abs()), tangent)
+    terms = _hessian_product(bound, z, _generic(weights), tangent)
     return largest(inside), torch.maximum(largest(along), largest(terms))
 
 
@@ -123,12 +123,18 @@ def _solve(system: AbstractSystem, right: tuple[Tensor, ...]) -> tuple[Tensor, .
     return tuple(part[..., 0] for part in system.solve(columns))  # type: ignore[arg-type]
 
 
+def _generic(weights: Weights) -> Weights:
+    """Return weights of about the same size for which terms of either sign do not cancel."""
+    nu, lam = (w.abs() * (1.0 + 0.5 * torch.sin(torch.arange(w.shape[-1]).to(w))) for w in weights)
+    return nu, lam
+
+
 def _moves(bound: BoundProblem, z: Tensor, active: ActiveSet, weights: Weights) -> Tensor:
     """Return where the combination changes with the parameters, (batch,)."""
     moving = floats_of(bound.parameters)
     if not moving:
         return torch.zeros_like(z[:, 0], dtype=torch.bool)
-    change, size = (_pull(bound, z, active, w, moving) for w in (weights, (weights[0].abs(), weights[1].abs())))
+    change, size = (_pull(bound, z, active, w, moving) for w in (weights, _generic(weights)))
     return change > CANCELLED * size
 
 

@@ -172,3 +172,19 @@ def test_second_derivatives_pass_through_redundant_constraints() -> None:
 
     expected = torch.autograd.functional.hessian(lambda x: ((x / x.norm()) ** 3).sum(), x)
     assert torch.allclose(torch.autograd.functional.hessian(loss, x), expected, atol=1e-9)
+
+
+def test_a_balance_at_every_node_of_a_network_stays_consistent_whatever_flows():
+    # the balances add up to zero: inflow and outflow are the same parameter with two signs
+    incidence = torch.tensor([[1.0, 1, 0, 0], [-1, 0, 1, 0], [0, -1, -1, 1], [0, 0, 0, -1]], dtype=torch.float64)
+    problem = al.Problem(
+        lambda u, s: (u**2 * torch.tensor([1.0, 2.0, 0.5, 1.0], dtype=u.dtype)).sum(),
+        "()->(4)",
+        equality=lambda u, s: incidence @ u - torch.stack([s, 0 * s, 0 * s, -s]),
+    )
+    s = torch.tensor(2.0, dtype=torch.float64)
+    solution = al.solve(problem, s)
+    assert (int(solution.certificate.redundant), bool(solution.certificate.consistent)) == (1, True)
+    (jacobian,) = torch.autograd.functional.jacobian(lambda s: (al.argmin(problem, s),), (s,))[0]
+    # linear in s
+    torch.testing.assert_close(jacobian, solution.value.detach() / 2.0)
