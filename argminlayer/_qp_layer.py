@@ -13,10 +13,18 @@ from ._errors import ProblemError, SignatureError, SolveFailed, SolverError
 from ._qp_backward import QuadraticTask, Record, quadratic_argmin
 from ._qp_form import Array, QuadraticForm
 from ._qp_report import not_finite_message, solution_of
-from ._qp_search import QuadraticFound, choose_quadratic, quadratic_family, search_apart, search_quadratic
+from ._qp_search import (
+    QuadraticFound,
+    choose_quadratic,
+    missing,
+    quadratic_family,
+    search_apart,
+    search_quadratic,
+)
 from ._qp_solver import AbstractQuadraticSolver, indefinite_reason
+from ._qp_sparse import is_large_and_sparse, solve_sparse
 from ._quadratic import CORE, QuadraticProgram
-from ._select import AUTO, requested
+from ._select import AUTO, FALLBACKS, requested, with_options
 from ._solution import Status, failure_text
 from ._solver import AbstractSolver
 
@@ -42,6 +50,8 @@ def solve_blocks(
     family = quadratic_family(solver)
     if not family:
         return None
+    if is_large_and_sparse(given):
+        return _solve_large(given, family, options, throw)
     blocks, dtype = read_blocks(given)
     sizes, batch_shape = shapes_of(blocks)
     if batch_shape.numel() == 0:
@@ -54,6 +64,29 @@ def solve_blocks(
     except _LeftToOthers:
         return None
     return value if dtype == torch.float64 else value.to(dtype)
+
+
+def _solve_large(
+    given: Mapping[str, Any],
+    family: tuple[AbstractQuadraticSolver, ...],
+    options: Mapping[str, Any] | None,
+    throw: bool,
+) -> Tensor:
+    """Solve with matrices that stay sparse.
+
+    Raises:
+        SolverError: none of the solvers takes sparse matrices.
+    """
+    blocks, dtype = read_blocks(given, dense=False)
+    shapes_of(blocks)
+    chain = sorted((s for s in family if s.takes_sparse and not missing(s)), key=lambda s: -s.takes_sparse)
+    if not chain:
+        raise SolverError(
+            f"solver {family[0].name!r} takes dense matrices only; pass `.to_dense()`, or use 'qp.clarabel', 'qp.piqp' "
+            "or 'qp.osqp'"
+        )
+    chosen = (with_options(chain[0], options),) if options or len(chain) == 1 else tuple(chain[: FALLBACKS + 1])
+    return solve_sparse(blocks, chosen, throw).to(dtype)
 
 
 @entry
@@ -117,8 +150,8 @@ class _Call:
         )
 
 
-def read_blocks(given: Mapping[str, Any]) -> tuple[dict[str, Tensor], torch.dtype]:
-    """Return the blocks as float64 tensors of one device, and the dtype they had.
+def read_blocks(given: Mapping[str, Any], dense: bool = True) -> tuple[dict[str, Tensor], torch.dtype]:
+    """Return the blocks as float64 tensors of one device, sparse ones dense if asked for, and the dtype they had.
 
     Raises:
         ProblemError: not convertible, mixed dtypes or devices, complex.
@@ -132,7 +165,7 @@ def read_blocks(given: Mapping[str, Any]) -> tuple[dict[str, Tensor], torch.dtyp
             raise ProblemError(
                 f"block {name!r} has dtype {str(tensor.dtype).removeprefix('torch.')}; floats are needed"
             )
-        if tensor.layout != torch.strided:
+        if dense and tensor.layout != torch.strided:
             tensor = tensor.to_dense()
         dtype = tensor.dtype if dtype is None else dtype
         plain = plain and tensor.dtype == torch.float64

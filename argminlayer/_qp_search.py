@@ -76,7 +76,7 @@ def choose_quadratic(
     """
     if len(family) == 1:
         solver = with_options(family[0], options)
-        reason = _missing(solver) or solver.refuses(form)
+        reason = missing(solver) or solver.refuses(form)
         if reason:
             raise SolverError(f"solver {solver.name!r} cannot be used: {reason}")
         return (solver,)
@@ -88,7 +88,7 @@ def choose_quadratic(
 
 
 @functools.lru_cache(maxsize=256)
-def _missing(solver: AbstractQuadraticSolver) -> str:
+def missing(solver: AbstractQuadraticSolver) -> str:
     """Return what must be installed, nothing where all is; looked up once, for it takes longer than a small program."""
     return solver.available().reason
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ._bound import BoundProblem
 from ._qp_form import Array, QuadraticForm, quadratic_form
+from ._qp_sparse import SparseAnswer, SparseProgram
 from ._quadratic import QUADRATIC, Blocks
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate, Capabilities
@@ -40,6 +41,8 @@ class AbstractQuadraticSolver(AbstractSolver):
     whole batch; :func:`argminlayer.solve` goes the ordinary way through :meth:`solve`.
     """
 
+    takes_sparse: ClassVar[float] = 0.0
+    """How well the solver suits large sparse programs; 0 for one that takes dense matrices only."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         constraints=frozenset({"equality", "inequality", "bounds"}),
         objectives=frozenset({"smooth"}),
@@ -50,6 +53,10 @@ class AbstractQuadraticSolver(AbstractSolver):
     @abc.abstractmethod
     def solve_quadratic(self, form: QuadraticForm) -> QuadraticAnswer:
         """Solve every program of a batch. Must not modify its arrays nor keep state."""
+
+    def solve_sparse(self, program: SparseProgram) -> SparseAnswer:
+        """Solve one sparse program; only solvers with ``takes_sparse`` are asked."""
+        raise NotImplementedError(f"{self.name} takes dense matrices only")
 
     def refuses(self, form: QuadraticForm) -> str | None:
         """Return why the programs cannot be solved, or None. By default indefinite ones are refused."""

@@ -25,6 +25,8 @@ SECTIONS = {
         "AbstractQuadraticSolver",
         "QuadraticForm",
         "QuadraticAnswer",
+        "SparseProgram",
+        "SparseAnswer",
     ),
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),

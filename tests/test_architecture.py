@@ -182,7 +182,7 @@ def test_the_core_imports_no_plugin_and_no_back_end(path):
     # The conformance suite is for test files, so it alone may use pytest.
     allowed = CORE_MAY_IMPORT | ({"pytest"} if module_name(path).startswith("argminlayer.testing") else set())
     # torch has no sparse direct solver for the CPU; SciPy's is imported when the first sparse system is met.
-    sparse = {"scipy"} if module_name(path) == "argminlayer._sparse" else set()
+    sparse = {"scipy"} if module_name(path) in ("argminlayer._sparse", "argminlayer._qp_sparse") else set()
     for imp in imports(path):
         only_its_types = imp.for_types and imp.root in BACK_ENDS
         late = imp.deferred and imp.root in sparse

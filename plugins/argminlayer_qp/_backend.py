@@ -17,6 +17,8 @@ from ._solvers import AbstractQP
 Array = NDArray[np.float64]
 
 _SILENCE = threading.Lock()
+_BROKEN = (qpsolvers.exceptions.QPError, ValueError, ArithmeticError, RuntimeError)
+"""What back ends raise for programs that they cannot solve."""
 
 
 def solve_through_qpsolvers(solver: AbstractQP, form: al.QuadraticForm) -> al.QuadraticAnswer:
@@ -32,6 +34,43 @@ def solve_through_qpsolvers(solver: AbstractQP, form: al.QuadraticForm) -> al.Qu
             value[i], multipliers[i], status[i] = x, y, int(code)
             words.append(said)
     return al.QuadraticAnswer(value, multipliers, status, iterations, tuple(words))
+
+
+def solve_sparse_program(solver: AbstractQP, program: al.SparseProgram) -> al.SparseAnswer:
+    """Solve one program with SciPy's sparse matrices."""
+    o, p = program.offset, program.offset + program.equalities
+    kept = np.flatnonzero(np.isfinite(program.high[p:]))
+    G, h = sp.csc_matrix(program.rows[program.equalities :][kept]), program.high[p:][kept]
+    problem = qpsolvers.Problem(
+        sp.csc_matrix(program.P),
+        program.q,
+        G if len(kept) else None,
+        h if len(kept) else None,
+        sp.csc_matrix(program.rows[: program.equalities]) if program.equalities else None,
+        program.high[o:p] if program.equalities else None,
+        program.low[:o] if o else None,
+        program.high[:o] if o else None,
+    )
+    with _SILENCE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            solution = qpsolvers.solve_problem(problem, solver=solver.backend, **solver.settings())
+        except _BROKEN as error:
+            n, s = program.size, len(program.low)
+            return al.SparseAnswer(np.full(n, np.nan), np.zeros(s), al.Status.BREAKDOWN, f"{error}")
+    y = _placed(len(program.low), _proof_or_duals(solution), (o, p, kept))
+    x = np.full(program.size, np.nan) if solution.x is None else np.asarray(solution.x, dtype=float)
+    said = " ".join(_words(solution.extras))
+    return al.SparseAnswer(x, y, al.Status.SOLVED if solution.found else _status(said), said)
+
+
+def _placed(count: int, parts: tuple[Any, Any, Any], places: tuple[int, int, Any]) -> Array:
+    """Return the multipliers of all rows from those of qpsolvers, (y, z, z_box)."""
+    found, (o, p, kept) = np.zeros(count), places
+    for part, target in zip(parts, (np.arange(o, p), p + kept, np.arange(o)), strict=True):
+        if part is not None and len(target) and np.size(part) == len(target):
+            found[target] = np.asarray(part, dtype=np.float64).reshape(-1)
+    return np.nan_to_num(found)
 
 
 class Instance:
@@ -78,18 +117,6 @@ class Instance:
         arrays = (P, _at(self.form.q, self.index), self.rows)
         return all(np.isfinite(array).all() for array in arrays if array is not None)
 
-    def multipliers(self, y: Any, z: Any, z_box: Any) -> Array:
-        """Return the multipliers of all rows from those of qpsolvers."""
-        found, o = np.zeros(self.form.height), self.form.offset
-        for part, target in (
-            (z_box, np.arange(o)),
-            (y, np.arange(o, self.first)),
-            (z, self.first + self.kept),
-        ):
-            if part is not None and len(target) and np.size(part) == len(target):
-                found[target] = np.asarray(part, dtype=np.float64).reshape(-1)
-        return np.nan_to_num(found)
-
 
 def _solve_one(solver: AbstractQP, instance: Instance) -> tuple[Array, Array, al.Status, str]:
     n, s = instance.form.size, instance.form.height
@@ -100,10 +127,10 @@ def _solve_one(solver: AbstractQP, instance: Instance) -> tuple[Array, Array, al
     problem = instance.problem(solver.sparse_only)
     try:
         solution = qpsolvers.solve_problem(problem, solver=solver.backend, **solver.settings())
-    except (qpsolvers.exceptions.QPError, ValueError, ArithmeticError, RuntimeError) as error:
+    except _BROKEN as error:
         return np.full(n, np.nan), np.zeros(s), al.Status.BREAKDOWN, f"{type(error).__name__}: {error}"
     x = np.full(n, np.nan) if solution.x is None or np.size(solution.x) != n else np.asarray(solution.x, dtype=float)
-    y = instance.multipliers(*_proof_or_duals(solution))
+    y = _placed(s, _proof_or_duals(solution), (instance.form.offset, instance.first, instance.kept))
     said = " ".join(_words(solution.extras))
     return x, y, al.Status.SOLVED if solution.found else _status(said), said
 

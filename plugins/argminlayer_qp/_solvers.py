@@ -84,6 +84,12 @@ class AbstractQP(al.AbstractQuadraticSolver):
 
         return solve_through_qpsolvers(self, form)
 
+    def solve_sparse(self, program: al.SparseProgram) -> al.SparseAnswer:
+        """Solve one program whose matrices are sparse."""
+        from ._backend import solve_sparse_program
+
+        return solve_sparse_program(self, program)
+
     def settings(self) -> dict[str, Any]:
         """Return the back end's own settings."""
         settings: dict[str, Any] = {**self.fixed, **dict.fromkeys(self.tolerances, self.tol)}
@@ -133,6 +139,7 @@ class PIQP(AbstractQP):
     name: ClassVar[str] = "qp.piqp"
     module: ClassVar[str] = "piqp"
     backend: ClassVar[str] = "piqp"
+    takes_sparse: ClassVar[float] = 20.0
     tolerances: ClassVar[tuple[str, ...]] = (
         "eps_abs",
         "eps_rel",
@@ -155,6 +162,7 @@ class ProxQP(AbstractQP):
     name: ClassVar[str] = "qp.proxqp"
     module: ClassVar[str] = "proxsuite"
     backend: ClassVar[str] = "proxqp"
+    takes_sparse: ClassVar[float] = 10.0
     tolerances: ClassVar[tuple[str, ...]] = ("eps_abs",)
     iterations: ClassVar[tuple[str, ...]] = ("max_iter",)
     fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_rel": 0.0})
@@ -178,6 +186,7 @@ class Clarabel(AbstractQP):
     name: ClassVar[str] = "qp.clarabel"
     module: ClassVar[str] = "clarabel"
     backend: ClassVar[str] = "clarabel"
+    takes_sparse: ClassVar[float] = 30.0
     tolerances: ClassVar[tuple[str, ...]] = (
         "tol_gap_abs",
         "tol_gap_rel",
@@ -202,6 +211,7 @@ class OSQP(AbstractQP):
     name: ClassVar[str] = "qp.osqp"
     module: ClassVar[str] = "osqp"
     backend: ClassVar[str] = "osqp"
+    takes_sparse: ClassVar[float] = 25.0
     tolerances: ClassVar[tuple[str, ...]] = (
         "eps_abs",
         "eps_rel",
@@ -229,6 +239,7 @@ class SCS(AbstractQP):
     name: ClassVar[str] = "qp.scs"
     module: ClassVar[str] = "scs"
     backend: ClassVar[str] = "scs"
+    takes_sparse: ClassVar[float] = 8.0
     tolerances: ClassVar[tuple[str, ...]] = (
         "eps_abs",
         "eps_rel",
@@ -255,6 +266,7 @@ class HIGHS(AbstractQP):
     name: ClassVar[str] = "qp.highs"
     module: ClassVar[str] = "highspy"
     backend: ClassVar[str] = "highs"
+    takes_sparse: ClassVar[float] = 5.0
     tolerances: ClassVar[tuple[str, ...]] = (
         "primal_feasibility_tolerance",
         "dual_feasibility_tolerance",

@@ -1,0 +1,373 @@
+"""Large sparse quadratic programs: matrices stay sparse from the caller through the back end to the gradient.
+
+SciPy, which torch cannot replace here, is imported where a sparse program is met, and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._errors import NotDifferentiable, ProblemError, SolveFailed, SolverError
+from ._qp_certificate import EXACT
+from ._qp_form import Array
+from ._solution import Status
+
+SIZE = 200
+"""From this many variables on sparse matrices are kept sparse; smaller ones are solved faster as dense ones."""
+SOLVED = 1e-6
+"""Largest residual of a solution, as for any other problem."""
+FINE = 1e-9
+"""An answer whose residual exceeds this is refined by Newton steps on its active rows."""
+DIAGONAL = 1e-9
+"""Relative size of the diagonal that makes a KKT matrix quasi-definite, whose effect refinement removes."""
+RESOLVED = 1e-8
+"""Relative residual of a KKT system above which its right-hand side is out of reach: there is no derivative."""
+
+
+class SparseProgram(NamedTuple):
+    """``min 1/2 u'Pu + q'u  s.t.  low <= (u, A u, G u) <= high`` of one instance, with SciPy's sparse matrices.
+
+    Attributes:
+        P: symmetric, (n, n), in compressed columns.
+        q: (n,).
+        rows: A above G, (p + m, n), in compressed columns.
+        low: (s,), s = n + p + m with bounds, p + m without.
+        high: (s,).
+        equalities: p.
+        bounded: whether the rows begin with those of u itself.
+    """
+
+    P: Any
+    q: Array
+    rows: Any
+    low: Array
+    high: Array
+    equalities: int
+    bounded: bool
+
+    @property
+    def size(self) -> int:
+        """Number of variables, n."""
+        return len(self.q)
+
+    @property
+    def offset(self) -> int:
+        """Number of rows that belong to bounds: n or 0."""
+        return self.size if self.bounded else 0
+
+    def values(self, u: Array) -> Array:
+        """Return the values of all rows, (s,)."""
+        found: Array = self.rows @ u
+        return np.concatenate([u, found]) if self.bounded else found
+
+    def slope(self, u: Array, y: Array) -> Array:
+        """Return the gradient of the Lagrangian, (n,)."""
+        found: Array = self.P @ u + self.q + self.rows.T @ y[self.offset :]
+        return found + y[: self.offset] if self.bounded else found
+
+    def matrix(self, active: Array) -> Any:
+        """Return the active rows at the positions given, sparse."""
+        from scipy.sparse import csc_array, eye_array, vstack
+
+        parts = [self.rows.tocsr()[active[active >= self.offset] - self.offset]]
+        if self.bounded:
+            parts.insert(0, eye_array(self.size, format="csr")[active[active < self.offset]])
+        return csc_array(vstack(parts)) if len(active) else csc_array((0, self.size))
+
+
+class SparseAnswer(NamedTuple):
+    """What a solver returns for a sparse program: u (n,), multipliers (s,), what it thinks, and its own words."""
+
+    value: Array
+    multipliers: Array
+    status: Status
+    message: str
+
+
+class _Judged(NamedTuple):
+    """A point with multipliers, its residual, and its active rows: 1 at the high side, -1 at the low one, (s,)."""
+
+    u: Array
+    y: Array
+    worst: float
+    side: Array
+
+
+def is_large_and_sparse(blocks: Mapping[str, Any]) -> bool:
+    """Return whether the matrices of a program are to be kept sparse."""
+    matrices = [blocks[name] for name in "PGA" if name in blocks]
+    if not all(isinstance(block, Tensor) and block.ndim == 2 for block in matrices):
+        return False
+    return any(t.layout != torch.strided and t.shape[-1] >= SIZE for t in matrices)
+
+
+def solve_sparse(blocks: Mapping[str, Tensor], chain: tuple[Any, ...], throw: bool) -> Tensor:
+    """Return the minimisers (*batch, n); matrices are shared by the batch, vectors may have leading dimensions.
+
+    Args:
+        blocks: float64, matrices sparse or dense, vectors with leading dimensions that broadcast.
+        chain: the solvers to try in turn, each with ``solve_sparse``.
+        throw: raise when an instance fails; otherwise it is NaN.
+    """
+    coo = {name: blocks[name].to_sparse_coo().coalesce() for name in "PGA" if name in blocks}
+    places = {name: matrix.indices().numpy(force=True) for name, matrix in coo.items()}
+    shapes = {name: tuple(matrix.shape) for name, matrix in coo.items()}
+    vectors = {name: block for name, block in blocks.items() if name not in "PGA"}
+    batch = torch.broadcast_shapes(*(block.shape[:-1] for block in vectors.values()))
+    task = _Task(chain, throw, places, shapes, tuple(vectors), batch)
+    wide = [block.expand(batch + block.shape[-1:]).reshape(-1, block.shape[-1]) for block in vectors.values()]
+    value: Tensor = _Sparse.apply(task, *(m.values() for m in coo.values()), *wide)  # type: ignore[no-untyped-call]
+    return value.reshape(batch + value.shape[-1:])
+
+
+class _Task(NamedTuple):
+    """One call without its tensors: solvers, patterns of the matrices, and names of the vectors."""
+
+    chain: tuple[Any, ...]
+    throw: bool
+    places: dict[str, Array]
+    shapes: dict[str, tuple[int, ...]]
+    vectors: tuple[str, ...]
+    batch: torch.Size
+
+    def programs(self, tensors: tuple[Tensor, ...]) -> list[SparseProgram]:
+        """Return the programs of the batch; they share their matrices."""
+        from scipy.sparse import coo_array, csc_array, vstack
+
+        arrays = [t.numpy(force=True) for t in tensors]
+        count = len(self.places)
+        matrices = {
+            name: csc_array(coo_array((values, tuple(self.places[name])), self.shapes[name]))
+            for name, values in zip(self.places, arrays[:count], strict=True)
+        }
+        vectors = dict(zip(self.vectors, arrays[count:], strict=True))
+        n = next(shape[1] for shape in self.shapes.values())
+        P = matrices.get("P", csc_array((n, n)))
+        stacked = [matrices[name] for name in "AG" if name in matrices]
+        rows = csc_array(vstack(stacked)) if stacked else csc_array((0, n))
+        batch = self.batch.numel()
+        return [
+            SparseProgram(
+                csc_array(0.5 * (P + P.T)),
+                vectors["q"][i] if "q" in vectors else np.zeros(n),
+                rows,
+                *_sides({name: vector[i] for name, vector in vectors.items()}, n),
+                self.shapes["A"][0] if "A" in self.shapes else 0,
+                "lower" in vectors or "upper" in vectors,
+            )
+            for i in range(batch)
+        ]
+
+
+def _sides(vectors: Mapping[str, Array], n: int) -> tuple[Array, Array]:
+    low, high = [], []
+    if "lower" in vectors or "upper" in vectors:
+        low.append(vectors.get("lower", np.full(n, -np.inf)))
+        high.append(vectors.get("upper", np.full(n, np.inf)))
+    if "b" in vectors:
+        low.append(vectors["b"])
+        high.append(vectors["b"])
+    if "h" in vectors:
+        low.append(np.full(len(vectors["h"]), -np.inf))
+        high.append(vectors["h"])
+    return (np.concatenate(low), np.concatenate(high)) if low else (np.zeros(0), np.zeros(0))
+
+
+class _Sparse(torch.autograd.Function):
+    """Entries of the matrices and vectors to the minimisers, differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, task: _Task, *tensors: Tensor) -> Tensor:
+        programs = task.programs(tensors)
+        _check(programs[0] if programs else None, task)
+        found = [_solved(program, task, i) for i, program in enumerate(programs)]
+        ctx.task, ctx.programs, ctx.found = task, programs, found
+        ctx.save_for_backward(*tensors)
+        value = np.stack([np.full(p.size, np.nan) if f is None else f.u for p, f in zip(programs, found, strict=True)])
+        return torch.from_numpy(value).to(tensors[0].device)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, u_bar: Tensor) -> tuple[Tensor | None, ...]:
+        task, tensors = ctx.task, ctx.saved_tensors
+        gradients = [np.zeros(tuple(t.shape)) for t in tensors]
+        for i, (program, found) in enumerate(zip(ctx.programs, ctx.found, strict=True)):
+            bar = u_bar[i].numpy(force=True)
+            if not bar.any():
+                continue
+            if found is None:
+                for g in gradients[: len(task.places)]:
+                    g[:] = np.nan
+                for g in gradients[len(task.places) :]:
+                    g[i] = np.nan
+            else:
+                _add_gradient(gradients, task, program, found, i, bar)
+        device = u_bar.device
+        return None, *(torch.from_numpy(g).to(device) for g in gradients)
+
+
+def _check(program: SparseProgram | None, task: _Task) -> None:
+    """Refuse what no solver can do anything with.
+
+    Raises:
+        ProblemError: a matrix is not finite.
+        SolverError: P is indefinite.
+    """
+    if program is None:
+        return
+    if not (np.isfinite(program.P.data).all() and np.isfinite(program.rows.data).all()):
+        raise ProblemError("a sparse matrix of the quadratic program is not finite; clean the inputs")
+    smallest, largest = _pivots(program.P)
+    if smallest < -EXACT * largest:
+        raise SolverError(
+            f"solver {task.chain[0].name!r} solves convex programs only, but P is indefinite: a pivot of its "
+            f"factorisation is {smallest:.3g}, the largest {largest:.3g}; the eigenvalues of `P.to_dense()` tell more"
+        )
+
+
+def _pivots(P: Any) -> tuple[float, float]:
+    """Return the smallest and the largest pivot of a symmetric matrix, shifted by next to nothing."""
+    from scipy.sparse import eye_array
+
+    size = float(abs(P).max()) if P.nnz else 0.0
+    if size == 0.0:
+        return 0.0, 0.0
+    pivots = _factor(P + 1e-12 * size * eye_array(P.shape[0])).U.diagonal()
+    return float(pivots.min()), float(abs(pivots).max())
+
+
+def _factor(matrix: Any) -> Any:
+    """Factorise a symmetric quasi-definite matrix, whose pivots may be taken from the diagonal in any order."""
+    from scipy.sparse.linalg import splu
+
+    return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+
+def _solved(program: SparseProgram, task: _Task, index: int) -> _Judged | None:
+    """Return a certified answer, None for a failed instance that need not raise."""
+    said, best, name = "", None, ""
+    for solver in task.chain:
+        answer = solver.solve_sparse(program)
+        name, said = solver.name, answer.message
+        best = _refined(program, _judged(program, answer.value, answer.multipliers))
+        if best.worst <= SOLVED:
+            return best
+        if _is_farkas(program, answer.multipliers):
+            said = f"{said}; a Farkas vector proves it infeasible"
+            break
+    if not task.throw:
+        return None
+    where = f" at batch index {tuple(int(i) for i in np.unravel_index(index, task.batch))}" if task.batch else ""
+    residual = "unknown" if best is None else f"{best.worst:.1e}"
+    raise SolveFailed(
+        f"{name} did not solve the sparse program{where}: its residual is {residual}; the solver said: {said}. What to "
+        "try: check the constraints, raise `max_iter`, or another solver. Pass `throw=False` to get NaN instead",
+        None,
+    )
+
+
+def _judged(program: SparseProgram, u: Array, y: Array) -> _Judged:
+    """Measure the KKT conditions, scaled as for dense programs."""
+    if not (np.isfinite(u).all() and np.isfinite(y).all()):
+        return _Judged(
+            np.zeros(program.size), np.zeros(len(program.low)), np.inf, np.zeros(len(program.low), dtype=int)
+        )
+    with np.errstate(all="ignore"):
+        extent = 1.0 + abs(u).max(initial=0.0)
+        length = np.sqrt(np.asarray(program.rows.power(2).sum(1)).ravel())
+        length = np.concatenate([np.ones(program.offset), np.where(length > 0, length, 1.0)])
+        force = max(abs(program.q).max(initial=0.0), program.P.diagonal().max(initial=0.0) * extent) or 1.0
+        values = program.values(u)
+        above, below = (program.high - values) / (length * extent), (values - program.low) / (length * extent)
+        pull = y * length / force
+        toward, slack = np.where(pull > 0, above, below), np.minimum(above, below)
+        parts = (
+            abs(program.slope(u, y)).max(initial=0.0) / force,
+            -slack.min(initial=0.0),
+            np.minimum(abs(pull), abs(toward)).max(initial=0.0),
+        )
+    worst = max(map(float, parts)) if not np.isnan(parts).any() else np.inf
+    active = (slack <= EXACT) | (abs(pull) > slack)
+    high = np.where(abs(pull) > abs(slack), pull > 0, above <= below)
+    return _Judged(u, y, worst, active * np.where(high, 1, -1))
+
+
+def _refined(program: SparseProgram, found: _Judged) -> _Judged:
+    """Take Newton steps on the active rows while they reduce the residual."""
+    for _ in range(3):
+        if found.worst <= FINE or not np.isfinite(found.worst):
+            return found
+        active = np.flatnonzero(found.side)
+        y = np.where(found.side != 0, found.y, 0.0)
+        side = np.where(found.side > 0, program.high, program.low)
+        d, e, _ = _steps(program, active, -program.slope(found.u, y), (side - program.values(found.u))[active])
+        y[active] += e
+        trial = _judged(program, found.u + d, y)
+        if not trial.worst < found.worst:
+            return found
+        found = trial
+    return found
+
+
+def _steps(program: SparseProgram, active: Array, top: Array, bottom: Array) -> tuple[Array, Array, bool]:
+    """Solve the KKT system on the active rows; return d, e, and whether they solve it.
+
+    A small diagonal makes the matrix quasi-definite, so that dependent rows and a singular P do no harm to its
+    factors; iterative refinement takes the effect of the diagonal away again.
+    """
+    from scipy.sparse import block_array, eye_array
+
+    C, n, k = program.matrix(active), program.size, len(active)
+    size = DIAGONAL * max(1e-300, abs(program.P).max() if program.P.nnz else 1.0)
+    exact = block_array([[program.P, C.T], [C, None]], format="csc") if k else program.P.tocsc()
+    diagonal = np.concatenate([np.full(n, size), np.full(k, -DIAGONAL)])
+    factor = _factor(exact + eye_array(n + k).multiply(diagonal[:, None]))
+    right = np.concatenate([top, bottom])
+    found = factor.solve(right)
+    for _ in range(5):
+        found = found + factor.solve(right - exact @ found)
+    missed = abs(right - exact @ found).max(initial=0.0)
+    return found[:n], found[n:], bool(missed <= RESOLVED * abs(right).max(initial=0.0))
+
+
+def _add_gradient(
+    gradients: list[Array], task: _Task, program: SparseProgram, found: _Judged, index: int, bar: Array
+) -> None:
+    """Add the gradient of one instance: entries of the matrices where they are stored, and the vectors."""
+    active = np.flatnonzero(found.side)
+    d, part, solved = _steps(program, active, bar, np.zeros(len(active)))
+    if not solved:
+        if task.throw:
+            raise NotDifferentiable(
+                f"solution {index} of the batch has no derivative: it is not isolated, for P is singular on the "
+                "directions that the active constraints leave open; add a regulariser, or pass `throw=False`"
+            )
+        d = np.full_like(d, np.nan)
+    e = np.zeros(len(program.low))
+    e[active] = part
+    o, p, u, y = program.offset, program.offset + program.equalities, found.u, found.y
+    spans = {"A": (o, p), "G": (p, len(e))}
+    for gradient, (name, (i, j)) in zip(gradients, task.places.items(), strict=False):
+        if name == "P":
+            gradient -= 0.5 * (d[i] * u[j] + u[i] * d[j])
+        else:
+            start, stop = spans[name]
+            gradient -= y[start:stop][i] * d[j] + e[start:stop][i] * u[j]
+    held, side = e[:o], found.side[:o]
+    vectors = {"q": -d, "b": e[o:p], "h": e[p:], "lower": held * (side < 0), "upper": held * (side > 0)}
+    for gradient, name in zip(gradients[len(task.places) :], task.vectors, strict=True):
+        gradient[index] = vectors[name]
+
+
+def _is_farkas(program: SparseProgram, y: Array) -> bool:
+    """Say whether multipliers prove that no point meets the rows; see :mod:`argminlayer._qp_infeasible`."""
+    from ._qp_infeasible import PROOF
+
+    y = np.where(np.isinf(np.where(y > 0, program.high, program.low)), 0.0, y)
+    sides = np.where(y > 0, program.high, np.where(y < 0, program.low, 0.0)) * y
+    pulled = program.rows.T @ y[program.offset :] + (y[: program.offset] if program.bounded else 0.0)
+    gain = -sides.sum()
+    return bool(gain > PROOF * abs(sides).sum() and abs(pulled).max(initial=0.0) <= PROOF * gain)
