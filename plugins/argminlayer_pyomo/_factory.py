@@ -54,6 +54,8 @@ def _solve_one(solver: Named | Highs, instance: Instance) -> al.Point:
             condition = results.solver.termination_condition
             status = _STATUS.get(condition, al.Status.BREAKDOWN)
             message = f"{name} by Pyomo: {condition}"
+            if status not in _WITH_A_POINT:
+                return point(status, message=message)
             if len(results.solution) == 0:
                 return point(status if status != al.Status.SOLVED else al.Status.BREAKDOWN, message=message)
             model.solutions.load_from(results)
@@ -68,6 +70,7 @@ def _solve_one(solver: Named | Highs, instance: Instance) -> al.Point:
         return point(al.Status.TIME_LIMIT, message=f"{name} by Pyomo: {error}")
 
 
+_WITH_A_POINT = (al.Status.SOLVED, al.Status.NOT_STATIONARY, al.Status.MAX_ITERATIONS, al.Status.TIME_LIMIT)
 _STATUS = {
     Condition.optimal: al.Status.SOLVED,
     Condition.locallyOptimal: al.Status.SOLVED,

@@ -72,9 +72,9 @@ class _Chosen:
     @classmethod
     def of(cls, model: Any, copy: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None) -> "_Chosen":
         if parameters is None:
-            parameters = [p for p in model.component_objects(pyo.Param) if p.mutable]
+            parameters = [p for p in model.component_objects(pyo.Param, active=True) if p.mutable]
         if variables is None:
-            variables = list(model.component_objects(pyo.Var))
+            variables = [v for v in model.component_objects(pyo.Var, active=True) if not v.is_reference()]
         return cls(
             _counted(model, copy, parameters, "parameters", _why_no_parameter),
             _counted(model, copy, variables, "variables", _why_no_variable),
@@ -235,7 +235,12 @@ class _Reading:
             for rows, bound, absent in ((lower, data.lower, -math.inf), (upper, data.upper, math.inf)):
                 value: Scalar = absent
                 if kept:
-                    value = _number(data, "; nothing active uses it, so that it needs one" if not data.fixed else "")
+                    value = _number(
+                        data,
+                        "; nothing active uses it, so that it needs one or is not to be among the variables"
+                        if not data.fixed
+                        else "",
+                    )
                 elif bound is not None:
                     value = rows.translate(bound, "a bound")
                 rows.add(value, _BOUND)

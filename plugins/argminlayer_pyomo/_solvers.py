@@ -87,7 +87,9 @@ class Ipopt(AbstractPyomo):
     def available(self) -> al.Availability:
         """Return whether Pyomo and an IPOPT are installed."""
         pyomo = super().available()
-        return pyomo if not pyomo or self.chosen_route() else al.Availability(False, _MISSING[self.route])
+        # the library first: it is asked for at every automatic choice, and the PATH is slow to search
+        routes = ("casadi", "executable", "pounce") if self.route == "auto" else (self.route,)
+        return pyomo if not pyomo or any(map(_is_there, routes)) else al.Availability(False, _MISSING[self.route])
 
     def chosen_route(self) -> str | None:
         """Return the route that will be taken, None when what it needs is not installed."""
@@ -102,8 +104,8 @@ class Ipopt(AbstractPyomo):
         return reason
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 25 for problems read from Pyomo and 3 for others, which have to be translated first."""
-        return 25.0 if is_read(problem) else 3.0
+        """Return 27 for problems read from Pyomo and 3 for others, which have to be translated first."""
+        return 27.0 if is_read(problem) else 3.0
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance by IPOPT, one after another."""

@@ -77,6 +77,23 @@ def test_without_a_choice_all_mutable_params_and_all_variables_are_taken_in_the_
     assert str(layer.problem.signature) == "(3),()->(3)"
 
 
+def test_without_a_choice_references_and_deactivated_blocks_are_left_out():
+    m = pyo.ConcreteModel()
+    m.unit = pyo.Block([1, 2])
+    for i in (1, 2):
+        m.unit[i].y = pyo.Var(initialize=1.0)
+    m.all = pyo.Reference(m.unit[:].y)
+    m.p = pyo.Param(initialize=2.0, mutable=True)
+    m.o = pyo.Objective(expr=sum((m.all[i] - i * m.p) ** 2 for i in (1, 2)))
+    m.off = pyo.Block()
+    m.off.n = pyo.Var(domain=pyo.Binary)
+    m.off.c = pyo.Constraint(expr=m.off.n >= 2)
+    m.off.deactivate()
+    one, two = al.ArgminLayer(m)(scalar(3.0))
+    assert [float(one), float(two)] == pytest.approx([3.0, 6.0])
+    torch.testing.assert_close(al.ArgminLayer(m, variables=[m.all])(scalar(3.0)), tensor(3.0, 6.0))
+
+
 def test_single_elements_may_be_parameters_and_variables():
     m = projection()
     layer = al.ArgminLayer(m, parameters=[m.p["b"]], variables=[m.x["b"], m.x["a"]])

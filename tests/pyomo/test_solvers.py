@@ -267,6 +267,17 @@ def test_a_name_that_leads_to_no_solver_is_refused(name, message):
         al.argmin(problem_of(hard()), 1.0, solver=name)
 
 
+@pytest.mark.parametrize("solver", ["pyomo.highs", "pyomo:highs", "pyomo.ipopt"])
+def test_an_unbounded_problem_is_reported_as_such(solver):
+    m = pyo.ConcreteModel()
+    m.p = pyo.Param(initialize=1.0, mutable=True)
+    m.x = pyo.Var(bounds=(None, 3))
+    m.o = pyo.Objective(expr=m.p * m.x)
+    found = solved(m, [1.0, -1.0], solver)
+    assert found.status.tolist() == [al.Status.UNBOUNDED, al.Status.SOLVED]
+    assert float(found.value[1]) == pytest.approx(3.0)
+
+
 def test_highs_refuses_what_is_not_quadratic_and_says_where():
     reason = r"needs an objective that is linear or quadratic, and this one is not"
     with pytest.raises(al.SolverError, match=reason):
