@@ -111,3 +111,12 @@ def test_a_forecast_trained_on_regret_through_a_quadratic_program_loses_less():
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []
+
+
+def test_training_on_attacked_images_withstands_attacks_that_are_as_strong_as_they_can_be():
+    errors, accuracies = run("20_adversarial_training")
+    assert max(errors.values()) < 1e-10
+    usual, robust = accuracies["usual"], accuracies["robust"]
+    assert min(usual["clean"], robust["clean"]) > 0.95
+    assert robust["p = inf"] > usual["p = inf"] + 0.5
+    assert robust["p = 2"] > usual["p = 2"] + 0.2

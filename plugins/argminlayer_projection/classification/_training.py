@@ -141,7 +141,7 @@ class Trainer:
         """Return the batches of this process: shuffled and without a last odd one for training, else all in order."""
         s, size = self.settings, len(images)  # type: ignore[arg-type]
         if epoch is None:
-            return DataLoader(images, s.batch, num_workers=s.workers)
+            return DataLoader(images, s.batch, num_workers=s.workers, generator=torch.Generator())
         if isinstance(images, FolderImages):
             images.epoch = epoch
         share = max(2, s.batch // self.count)
@@ -149,7 +149,8 @@ class Trainer:
         order = order[: size // self.count * self.count][self.rank :: self.count]
         if len(order) > share:
             order = order[: len(order) // share * share]
-        return DataLoader(images, share, sampler=order.tolist(), num_workers=s.workers)
+        # with a generator of its own it leaves torch's random numbers alone
+        return DataLoader(images, share, sampler=order.tolist(), num_workers=s.workers, generator=torch.Generator())
 
     # Checkpoints.
 
