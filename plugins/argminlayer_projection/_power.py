@@ -26,18 +26,19 @@ def onto_power(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: objec
     """Project rows onto the sphere or ball ``(sum w |u|^p)^(1/p) = r``; see ``_rows.Kernel``."""
     del scratch
     weights = torch.ones(1, 1, dtype=x.dtype, device=x.device) if w is None else w
-    good = x.isfinite().all(-1, keepdim=True) & r.isfinite() & (r >= 0) & (weights > 0).all(-1, keepdim=True)
-    b, w_log = log2(x.abs()) - log2(r), log2(weights)
-    size = _log2_size(b, w_log, p)
-    inside = size < 0
-    y.copy_(x)
-    for rows, nearest in ((~inside & good & (r > 0), _from_outside), (inside & good & (not ball), from_inside)):
+    size = _log2_size(log2(x.abs()) - log2(r), log2(weights), p)
+    good = (size < math.inf) & r.isfinite() & (r >= 0) & (weights > 0).all(-1, keepdim=True)
+    inside, proper = size < 0, good & (r > 0)
+    if ball or not bool((~inside & proper).all()):
+        y.copy_(x)
+    for rows, nearest in ((~inside & proper, _from_outside), (inside & proper & (not ball), from_inside)):
         index = rows.flatten().nonzero().flatten()
         if len(index) == len(x):
             y.copy_(nearest(x, r, weights, p))
         elif len(index):
             y[index] = nearest(x[index], own(r, index), own(weights, index), p)
-    y.masked_fill_(good & (r == 0), 0.0)
+    if bool((r == 0).any()):
+        y.masked_fill_(good & (r == 0), 0.0)
     held = (~inside | (not ball)).to(x.dtype)
     return torch.where(good, held, torch.nan)
 
@@ -68,21 +69,22 @@ def _from_outside(x: Tensor, r: Tensor, w: Tensor, p: float) -> Tensor:
     size = _log2_size(b, w_log, p)
     if x.dtype == torch.float32 and float(size.max()) > 60.0:
         return _from_outside(x.double(), r.double(), w.double(), p).to(x.dtype)
+    capped = b - w_log
     z, nu, low, high = *_first(b, w_log, size, p), torch.full_like(size, -math.inf), torch.full_like(size, math.inf)
     for _ in range(STEPS):
         value = torch.exp2(z)
         force = torch.exp2((p - 1.0) * z + (w_log + nu))
         both = value + force
         share = force / both
-        slope = 1.0 + (p - 2.0) * share
+        slope = (share * (p - 2.0)).add_(1.0)
         step = (b - log2(both)).div_(slope)
         moves = share.div_(slope)
         weight = value.mul_(force)
         scale = weight.sum(-1, keepdim=True)
-        error = p * (weight * step.abs()).sum(-1, keepdim=True) / scale
-        error = torch.maximum(error, p * step.amax(-1, keepdim=True))
-        total = log2((weight * (1.0 + p * LN2 * step)).sum(-1, keepdim=True).clamp_min_(0.5 * scale)) - nu
         change = p * (weight * moves).sum(-1, keepdim=True) / scale
+        gains = weight.mul_(step)
+        total = log2((scale + p * LN2 * gains.sum(-1, keepdim=True)).clamp_min_(0.5 * scale)) - nu
+        error = p * torch.maximum(gains.abs_().sum(-1, keepdim=True) / scale, step.amax(-1, keepdim=True))
         if bool(((error < limits.eps**0.6) & (total.abs() < limits.eps**0.6)).all()):
             z.add_(step).sub_(moves.mul_(total / change))
             break
@@ -92,9 +94,9 @@ def _from_outside(x: Tensor, r: Tensor, w: Tensor, p: float) -> Tensor:
         moved = torch.where(settled, _newton(nu, total, change, low, high, p), nu)
         z.add_(step).sub_(moves.mul_(moved - nu))
         nu = moved
-        z = torch.minimum(torch.minimum(z, b), ((b - w_log) - nu).div_(p - 1.0)).clamp_min_(floor)
-    v = torch.exp2(z - _log2_size(z, w_log, p)) * (x != 0)
-    return torch.copysign(v * r, x)
+        z = torch.minimum(torch.minimum(z, b, out=z), (capped - nu).div_(p - 1.0), out=z).clamp_min_(floor)
+    z.sub_(_log2_size(z, w_log, p))
+    return torch.exp2(z, out=z).mul_(r).mul_(x.sign())
 
 
 def _first(b: Tensor, w: Tensor, size: Tensor, p: float) -> tuple[Tensor, Tensor]:

@@ -35,18 +35,23 @@ def soft_threshold(a: Tensor, y: Tensor, positive: Tensor, r: Tensor) -> Tensor:
         t = _sorted_threshold(a - top, r)
         torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)
         count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
-    total = y.sum(-1, keepdim=True, dtype=torch.float64)
+    total = _parts(y)[0].sum(-1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
     y.addcmul_(positive, ((r - total) / count).to(y.dtype)).clamp_min_(0.0)
     return total
 
 
-def _largest_of_parts(a: Tensor) -> Tensor:
-    """Return the largest entry of each of up to 64 parts of equal length, (b, parts), and of what remains."""
+def _parts(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Return up to 64 parts of equal length of every row, (b, parts, length), and what remains, (b, rest)."""
     parts = min(64, a.shape[1])
     length = a.shape[1] // parts
-    whole = a[:, : parts * length].unflatten(1, (parts, length)).amax(-1)
-    rest = a[:, parts * length :]
-    return torch.cat([whole, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else whole
+    return a[:, : parts * length].unflatten(1, (parts, length)), a[:, parts * length :]
+
+
+def _largest_of_parts(a: Tensor) -> Tensor:
+    """Return the largest entry of each part, (b, parts), and of what remains."""
+    whole, rest = _parts(a)
+    largest = whole.amax(-1)
+    return torch.cat([largest, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else largest
 
 
 def _sorted_threshold(a: Tensor, r: Tensor) -> Tensor:
