@@ -69,6 +69,12 @@ class Program:
         return ca.Function("slope", [self.x, self.p], [ca.gradient(self.f, self.x)])
 
     @cached_property
+    def linearization(self) -> Any:
+        """``(x, p) ->`` the gradient of the objective, the constraints and their Jacobian."""
+        parts = [ca.gradient(self.f, self.x), self.g, ca.jacobian(self.g, self.x)]
+        return ca.Function("linearization", [self.x, self.p], parts)
+
+    @cached_property
     def residual(self) -> Any:
         """``(x, p, lam_x, lam_g) ->`` stationarity and constraints: what tells a solution from a failure."""
         lam_x, lam_g = ca.MX.sym("lam_x", self.x.shape[0]), ca.MX.sym("lam_g", self.g.shape[0])

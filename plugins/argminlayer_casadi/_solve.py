@@ -13,7 +13,8 @@ from torch import Tensor
 import argminlayer as al
 
 from ._model import Array, Compiled, Program, compiled, programs
-from ._solvers import SQP, AbstractCasADi
+from ._solvers import IPOPT, SQP, AbstractCasADi
+from ._warm import estimated_forces
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -168,7 +169,7 @@ class _Group:
 
     def _arguments(self, index: Index) -> dict[str, Any]:
         count = len(index)
-        return {
+        return self._warm(index) | {
             "x0": ca.DM(self.start[index].T),
             "p": ca.DM(self.parameters[index].T),
             "lbx": ca.DM(self.lower[index].T),
@@ -176,3 +177,17 @@ class _Group:
             "lbg": ca.repmat(ca.DM(self.floor), 1, count),
             "ubg": ca.DM.zeros(len(self.floor), count),
         }
+
+    def _warm(self, index: Index) -> dict[str, Any]:
+        """Return estimated multipliers if the start is to be trusted."""
+        if not (isinstance(self.settings, IPOPT) and self.settings.warm_start):
+            return {}
+        equalities = int((self.floor == 0).sum())
+        forces = [
+            estimated_forces(
+                self.program, self.start[i], self.parameters[i], (self.lower[i], self.upper[i]), equalities
+            )
+            for i in index
+        ]
+        bounds, constraints = zip(*forces, strict=True)
+        return {"lam_x0": ca.DM(np.array(bounds).T), "lam_g0": ca.DM(np.array(constraints).T)}

@@ -88,8 +88,8 @@ class IPOPT(AbstractCasADi):
 
     Attributes:
         linear_solver: ``"mumps"`` comes with CasADi; ``"spral"`` too; the HSL ones need the user's library.
-        warm_start: trust the start: begin with a small barrier and do not push the point off its bounds. For a
-            ``start`` near the solution, such as that of the last training step.
+        warm_start: trust the start: begin with a small barrier and with multipliers estimated there, and do not push
+            the point off its bounds. For a ``start`` near the solution, such as that of the last training step.
 
     Reference: Wächter and Biegler, *On the implementation of an interior-point filter line-search algorithm for
     large-scale nonlinear programming*, 2006.
