@@ -134,9 +134,10 @@ def _walk(name: str, value: Tensor, z: Tensor | None = None) -> tuple[bool, set[
         if node is None or node in seen:
             continue
         seen.add(node)
-        operations.add(node.name())
         leaf = getattr(node, "variable", None)
-        if leaf is not None:
+        if leaf is None:
+            operations.add(node.name())
+        else:
             if leaf is not z:
                 raise ProblemError(captured_message(name))
             reached = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import argminlayer as al
+from argminlayer._bound import bind
 
 values = known.values
 half_square = known.half_square
@@ -205,6 +206,24 @@ def test_at_the_edge_of_a_huber_penalty_the_derivative_is_that_of_one_side(entry
 def test_a_truncated_quadratic_ignores_its_outliers() -> None:
     problem = pool(lambda z: (0.5 * z.square()).clamp_max(0.5))
     assert torch.allclose(jacobian(problem, values(0.0)[0], values(-0.5, 0.5, 3.0)), values(0.5, 0.5, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("penalty", "kinks"),
+    [
+        (lambda u: (u.exp() @ u).sin() + u.pow(3).sum() + u.log_softmax(0)[0] + u[:1].tanh().sum(), False),
+        (lambda u: u.abs().sum(), True),
+        (lambda u: u.clamp_min(0.2).square().sum(), True),
+        (lambda u: torch.maximum(u, 1 - u).sum(), True),
+        (lambda u: torch.linalg.vector_norm(u), True),
+        (lambda u: torch.where(u > 0, u, 2 * u).sum(), True),
+        (lambda u: torch.nn.functional.smooth_l1_loss(u, 0 * u), True),
+        (lambda u: u.sort().values @ u, True),
+    ],
+)
+def test_operations_that_may_have_a_kink_are_recognised(penalty: Callable[[Tensor], Tensor], kinks: bool) -> None:
+    problem = al.Problem(lambda u, x: half_square(u, x) + penalty(u), "(n)->(n)")
+    assert bind(problem, (values(1.0, 2.0),)).kinks == kinks
 
 
 def test_a_maximum_that_only_a_weak_bound_holds_is_no_minimum() -> None:
