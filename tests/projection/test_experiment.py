@@ -1,4 +1,4 @@
-"""The experiment: the suite of experiments, its measures, images, radii, checkpoints, several processes, bad settings."""
+"""The experiment: the suite of experiments, its measures, images, radii, checkpoints, processes, bad settings."""
 
 import dataclasses
 import json
