@@ -66,10 +66,14 @@ class Record:
 def quadratic_argmin(task: QuadraticTask, blocks: dict[str, Tensor]) -> Tensor:
     """Return the minimisers (*batch, n) of float64 blocks, NaN where there is none, differentiable in the blocks."""
     tensors = tuple(map(blocks.get, SLOTS))
-    if inside_transform() or _tracked(blocks):
-        value: Tensor = _Quadratic.apply(task, *tensors)[0]  # type: ignore[no-untyped-call]
-        return value
-    return _forward(task, tensors)[0]
+    value: Tensor
+    if inside_transform():
+        value = _Quadratic.apply(task, *tensors)[0]  # type: ignore[no-untyped-call]
+    elif _tracked(blocks):
+        value = _EagerQuadratic.apply(task, *tensors)[0]  # type: ignore[no-untyped-call]
+    else:
+        value = _forward(task, tensors)[0]
+    return value
 
 
 def _tracked(blocks: dict[str, Tensor]) -> bool:
@@ -226,6 +230,19 @@ class _Quadratic(torch.autograd.Function):
             folded.append(output.reshape(size, batch, *output.shape[1:]) if own else output)
             dims.append(0 if own else None)
         return tuple(folded), tuple(dims)
+
+
+class _EagerQuadratic(torch.autograd.Function):
+    """The same outside of transforms: where torch sees a ``setup_context`` it inspects signatures at every call."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = _forward(inputs[0], inputs[1:])
+        _Quadratic.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Quadratic.backward
+    jvp = _Quadratic.jvp
 
 
 def _solve(node: _Node, top: Tensor, bottom: Tensor | None, refuse: bool) -> tuple[Tensor, Tensor]:

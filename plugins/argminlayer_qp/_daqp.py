@@ -9,8 +9,10 @@ from ._batch import each_in_threads
 from ._solvers import DAQP
 
 EQUALITY = 5
-NO_SIDE = 1e30
-"""What DAQP takes for infinity."""
+LOOSE = 1e-6
+"""DAQP's own tolerance, tried where a tighter one makes it call a program infeasible that is not; polishing does the
+rest."""
+INFEASIBLE = -1
 
 _STATUS = {
     1: al.Status.SOLVED,
@@ -47,9 +49,16 @@ def solve_batch(solver: DAQP, form: al.QuadraticForm) -> al.QuadraticAnswer:
             )
             value[i], multipliers[i], iterations[i] = x, info["lam"], info["iterations"]
 
+    def solve_loosely(i: int) -> None:
+        nonlocal settings
+        settings = settings | {"primal_tol": max(LOOSE, solver.tol)}
+        solve(i, i + 1)
+
     each_in_threads(solve, batch, solver.threads, form.size * form.size * (form.size + form.height))
     if (flags > 0).all():
         return al.QuadraticAnswer(value, multipliers, np.zeros(batch, dtype=np.int64), iterations, ("",) * batch)
+    for i in np.flatnonzero(flags == INFEASIBLE):
+        solve_loosely(int(i))
     status = np.array([_STATUS.get(flag, al.Status.BREAKDOWN) for flag in flags.tolist()], dtype=np.int64)
     words = tuple("" if flag > 0 else f"exit flag {flag}" for flag in flags.tolist())
     return al.QuadraticAnswer(value, multipliers, status, iterations, words)

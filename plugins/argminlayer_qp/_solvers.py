@@ -114,7 +114,7 @@ class DAQP(AbstractQP):
     iterations: ClassVar[tuple[str, ...]] = ("iter_limit",)
     seconds: ClassVar[str] = "time_limit"
 
-    tol: float = 1e-10
+    tol: float = 1e-8
 
     def solve_quadratic(self, form: al.QuadraticForm) -> al.QuadraticAnswer:
         """Solve every program, without qpsolvers between, which costs more than a small program."""

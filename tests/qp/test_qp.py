@@ -227,6 +227,26 @@ def test_repeated_rows_do_no_harm_to_the_derivative():
     assert worst(found["b"][0] + 2.0 * found["b"][1], expected["b"][0]) < 1e-9
 
 
+def test_redundant_equalities_of_a_semidefinite_program_are_not_taken_for_contradictions():
+    generator = torch.Generator().manual_seed(9)
+    root, A, inside = (
+        torch.randn(3, *shape, dtype=torch.float64, generator=generator) for shape in ((6, 4), (2, 6), (6,))
+    )
+    A = torch.cat([A, 2.0 * A[:, :1], A.sum(1, keepdim=True)], 1)
+    blocks = {
+        "P": root @ root.mT,
+        "q": randn(10, 3, 6),
+        "A": A,
+        "b": (A @ inside[..., None])[..., 0],
+        "lower": inside - 1.0,
+        "upper": inside + 1.0,
+    }
+    found = {solver: solve(blocks, solver=solver) for solver in ("qp.daqp", "qp.piqp", "qp.proxqp", "auto")}
+    for value in found.values():
+        assert worst(value, found["auto"]) < 1e-8
+    assert worst(gradients(blocks, **DAQP)["q"], differences(blocks, "q", **DAQP)) < 1e-6
+
+
 def test_a_singular_P_has_a_derivative_where_the_solution_is_isolated():
     blocks = dense(n=4, m=7, p=1, batch=(3,), seed=5)
     root = randn(11, 3, 4, 2)
