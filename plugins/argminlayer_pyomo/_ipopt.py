@@ -17,6 +17,8 @@ from ._instances import Instance, solve_instances
 from ._model import PyomoModel
 from ._solvers import Ipopt, executable_of
 
+DENSE, ROW = 50_000, 100
+"""A Hessian with more entries than this in all, and in a row on average, is approximated from gradients."""
 SCALAR = 4
 """Programs whose vectors have fewer entries than this on average are expanded to scalar operations."""
 
@@ -48,7 +50,7 @@ _STATUS = {
 
 def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
     held, (p, q) = instance.model, (instance.model.equality.size, instance.model.inequality.size)
-    function = _compiled(held, solver)
+    function, note = _compiled(held, solver)
     lowest = np.concatenate([np.zeros(p), np.full(q, -np.inf)])
     given = {
         "x0": instance.start,
@@ -70,18 +72,18 @@ def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
         equality=forces[:p] / instance.scale,
         inequality=forces[p:].clamp_min(0.0) / instance.scale,
         iterations=int(statistics["iter_count"]),
-        message=f"ipopt in casadi: {said}",
+        message=f"ipopt in casadi: {said}{note}",
     )
 
 
-_known: "WeakKeyDictionary[PyomoModel, dict[Ipopt, Any]]" = WeakKeyDictionary()
+_known: "WeakKeyDictionary[PyomoModel, dict[Ipopt, tuple[Any, str]]]" = WeakKeyDictionary()
 _lock = Lock()
 _running = Lock()
 """CasADi lets other threads run while it solves, but none of its functions bears two at a time."""
 
 
-def _compiled(model: PyomoModel, solver: Ipopt) -> Any:
-    """Return CasADi's solver of a model with symbolic parameters, built once for each choice of options."""
+def _compiled(model: PyomoModel, solver: Ipopt) -> tuple[Any, str]:
+    """Return CasADi's solver of a model with symbolic parameters, and a note; built once for each choice of options."""
     with _lock:
         functions = _known.setdefault(model, {})
         if solver not in functions:
@@ -89,7 +91,7 @@ def _compiled(model: PyomoModel, solver: Ipopt) -> Any:
         return functions[solver]
 
 
-def _compile(model: PyomoModel, solver: Ipopt) -> Any:
+def _compile(model: PyomoModel, solver: Ipopt) -> tuple[Any, str]:
     import casadi
 
     arithmetic = CasadiArithmetic()
@@ -100,11 +102,25 @@ def _compile(model: PyomoModel, solver: Ipopt) -> Any:
     objective = 0 if model.objective is None else model.objective.run(arithmetic, u, p)
     minimised = scale * (-objective if model.maximize else objective)
     program = {"x": u, "p": casadi.vertcat(p, scale), "f": minimised, "g": casadi.vertcat(*constraints)}
+    dense = _has_dense_hessian(u, minimised, program["g"])
     ipopt = {"print_level": 0, "sb": "yes", "tol": solver.tol, "max_iter": solver.max_iter}
     if solver.time_limit is not None:
         ipopt["max_wall_time"] = solver.time_limit
+    if dense:
+        ipopt["hessian_approximation"] = "limited-memory"
     options: dict[str, Any] = {"ipopt": ipopt, "print_time": False, "show_eval_warnings": False, "calc_lam_p": False}
-    return casadi.nlpsol("ipopt", "ipopt", program, {**options, "expand": _is_scalar(model)})
+    function = casadi.nlpsol("ipopt", "ipopt", program, {**options, "expand": _is_scalar(model)})
+    return function, ", with gradients alone, for the exact Hessian is dense" if dense else ""
+
+
+def _has_dense_hessian(u: Any, objective: Any, constraints: Any) -> bool:
+    """Say whether forming the exact Hessian of the Lagrangian would take longer than it saves."""
+    import casadi
+
+    weights = casadi.MX.sym("weights", constraints.shape[0])
+    slope = casadi.gradient(objective + casadi.dot(weights, constraints), u)
+    entries: int = casadi.jacobian_sparsity(slope, u).nnz()
+    return entries > DENSE and entries > ROW * u.shape[0]
 
 
 def _is_scalar(model: PyomoModel) -> bool:

@@ -7,6 +7,8 @@ FEW = [
     known for known in KNOWN_PROBLEMS if known.name in ("every kind of constraint", "fit within bounds", "cube roots")
 ]
 """For programs that are started anew for every instance: one problem of each kind."""
+QUADRATIC = {"several variables", "fit with an equality", "half-space", "moving box", "simplex", "linear system"}
+"""For HiGHS: linear and quadratic problems of each kind."""
 
 
 class TestIpoptInCasadi(SolverConformance):
@@ -21,6 +23,7 @@ class TestIpoptAsExecutable(SolverConformance):
 
 class TestHighs(SolverConformance):
     solver = argminlayer_pyomo.Highs()
+    problems = [known for known in KNOWN_PROBLEMS if known.name in QUADRATIC]
 
 
 class TestNamed(SolverConformance):

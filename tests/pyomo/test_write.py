@@ -139,3 +139,16 @@ def test_what_pyomo_cannot_say_is_refused_before_anything_is_built(function, mes
 def test_highs_refuses_a_torch_problem_that_is_not_quadratic():
     with pytest.raises(al.SolverError, match="needs linear constraints, and inequality 0 is not"):
         al.argmin(BALL, torch.ones(2, **DOUBLE), solver="pyomo.highs")
+
+
+def test_a_dense_hessian_is_approximated_and_the_message_says_so():
+    n = 300
+    A = torch.randn(40, n, generator=torch.Generator().manual_seed(0), **DOUBLE) / 8
+    problem = al.Problem(lambda u, x: 0.5 * (u - x).square().sum() + torch.logsumexp(A @ u, 0), "(n)->(n)")
+    x = torch.randn(n, generator=torch.Generator().manual_seed(1), **DOUBLE)
+    solution = al.solve(problem, x, solver="pyomo.ipopt", options={"route": "casadi"})
+    assert solution.messages == (
+        "ipopt in casadi: Solve_Succeeded, with gradients alone, for the exact Hessian is dense",
+    )
+    expected = x - A.T @ torch.softmax(A @ solution.value.detach(), 0)
+    torch.testing.assert_close(solution.value, expected, rtol=1e-8, atol=1e-8)
