@@ -23,7 +23,7 @@ class TestIpoptAsExecutable(SolverConformance):
 
 class TestHighs(SolverConformance):
     solver = argminlayer_pyomo.Highs()
-    problems = [known for known in KNOWN_PROBLEMS if known.name in QUADRATIC]
+    problems = tuple(known for known in KNOWN_PROBLEMS if known.name in QUADRATIC)
 
 
 class TestNamed(SolverConformance):
