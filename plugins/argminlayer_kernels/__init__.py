@@ -2,12 +2,13 @@
 
 import argminlayer as al
 
+from ._pool import PoolKernel as PoolKernel
 from ._project import ProjectKernel as ProjectKernel
 
-__all__ = ["ProjectKernel"]
+__all__ = ["PoolKernel", "ProjectKernel"]
 
 
 @al.hookimpl
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
-    return [ProjectKernel]
+    return [PoolKernel, ProjectKernel]

@@ -38,7 +38,7 @@ class PointClouds(al.AbstractExperiment):
         default=None, metadata={"help": "folder or ZIP of ModelNet40 (HDF5 or OFF); generated shapes if not given"}
     )
     pools: tuple[str, ...] = setting(POOLS, "what is compared: max, or penalties")
-    training: tuple[float, ...] = setting((0.0, 0.1, 0.2, 0.5, 0.9), "fractions of outliers that networks train with")
+    training: tuple[float, ...] = setting((0.0, 0.5), "fractions of outliers that networks train with")
     testing: tuple[float, ...] = setting(
         (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "fractions of outliers that networks are tested with"
     )

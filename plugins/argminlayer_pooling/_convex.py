@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ._kernels import Kernels, shape_of
 from ._penalties import AbstractPenalty, Huber, weighted
 from ._rows import Rows, sort_rows
 
@@ -18,7 +19,7 @@ SAMPLE = 64
 """Points of a row whose median is the start."""
 
 
-def pool_convex(penalty: AbstractPenalty, rows: Rows) -> Tensor:
+def pool_convex(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = None) -> Tensor:
     """Return ``argmin_u sum_i w_i phi(x_i - u)`` of a block of rows, (rows,), in double precision.
 
     Newton's method within a bracket, from the median of a sample. Where it meets trouble (a spread of many orders of
@@ -26,7 +27,7 @@ def pool_convex(penalty: AbstractPenalty, rows: Rows) -> Tensor:
     neighbouring points that bisection over the sorted ones finds. For Huber's penalty, whose slope is linear between
     kinks, both end at the exact solution; where solutions fill an interval, it is the middle of that.
     """
-    u, hard = _newton(penalty, rows)
+    u, hard = _newton(penalty, rows) if kernels is None else _by_kernel(penalty, rows, kernels)
     if bool(hard.any()):
         where = hard.nonzero()[:, 0]
         u[where] = _bisect(penalty, rows[where].double())
@@ -37,7 +38,7 @@ def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return solutions in double precision, and which rows are too hard, (rows,)."""
     x, weights, alpha = rows.x, rows.weights, rows.alpha[:, 0].to(rows.x.dtype)
     low, high = x.amin(-1), x.amax(-1)
-    u = x[:, :: -(-x.shape[-1] // SAMPLE)].median(-1).values
+    u = _start(rows)
     exact, eps = isinstance(penalty, Huber), torch.finfo(x.dtype).eps
     # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero
     short = (2.0 * eps if exact else 0.1 * eps**0.5) * alpha
@@ -54,8 +55,32 @@ def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
         done = done | last
         if bool(done.all()):
             break
-    flat = _alone(rows, solution, 1e-5) if exact else curvature < FLAT * x.shape[-1] ** -0.5 * rows.total
-    return solution, hard | ~done | flat
+    return solution, hard | ~done | _flat(penalty, rows, solution, curvature)
+
+
+def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[Tensor, Tensor]:
+    """Return what :func:`_newton` does."""
+    x, alpha, start = rows.x, rows.alpha[:, 0], _start(rows)
+    eps = torch.finfo(x.dtype).eps
+    short = 0.1 * eps**0.5
+    if isinstance(penalty, Huber):
+        short = 8.0 * eps * (1.0 + float((start.abs() / alpha).max()))
+    u, curvature, settled = kernels.descend(penalty.name, shape_of(penalty), x, rows.weights, alpha, start, short)
+    far = x.amax(-1) - x.amin(-1) > FAR * alpha
+    return u, far | ~settled | _flat(penalty, rows, u, curvature)
+
+
+def _start(rows: Rows) -> Tensor:
+    """Return the median of a sample of each row."""
+    start: Tensor = rows.x[:, :: -(-rows.x.shape[-1] // SAMPLE)].median(-1).values
+    return start
+
+
+def _flat(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor) -> Tensor:
+    """Return where solutions fill an interval, or rounding would move them."""
+    if isinstance(penalty, Huber):
+        return _alone(rows, u, 1e-5)
+    return curvature < FLAT * rows.x.shape[-1] ** -0.5 * rows.total
 
 
 def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:

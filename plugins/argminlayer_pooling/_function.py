@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._checks import unusable
+from ._kernels import Kernels
 from ._penalties import AbstractPenalty, Barron, barron_cost, penalty_of, weighted
 from ._rows import Rows
 from ._scalar import derivative, minimise
@@ -16,7 +17,7 @@ Given = tuple[Tensor | None, ...]
 
 
 class Pool(torch.autograd.Function):
-    """``(x, weights, alpha, shape, name, vectors, throw, starts, sample) -> (y, u)``, the pooled values twice.
+    """``(x, weights, alpha, shape, name, vectors, throw, starts, sample, kernels) -> (y, u)``, the pooled values twice.
 
     ``x`` (..., n), or (..., m, n) for ``vectors``; ``weights`` (..., n) or None; ``alpha`` (...) and ``shape`` (one
     number, or None). ``y`` has the precision of x, ``u`` that in which derivatives are taken, double for numbers. An
@@ -34,6 +35,7 @@ class Pool(torch.autograd.Function):
         throw: bool,
         starts: int,
         sample: int,
+        kernels: Kernels | None,
     ) -> tuple[Tensor, Tensor]:
         """Pool."""
         cores = 2 if vectors else 1
@@ -42,7 +44,7 @@ class Pool(torch.autograd.Function):
         if bad is not None:
             rows = rows.without(bad)
         penalty = penalty_of(name, shape)
-        u = pool_blocks(penalty, rows, starts, sample)[0] if vectors else minimise(penalty, rows)[0]
+        u = pool_blocks(penalty, rows, starts, sample)[0] if vectors else minimise(penalty, rows, kernels)[0]
         if bad is not None:
             u[bad] = torch.nan
         u = u.reshape(batch + x.shape[-cores:-1])
@@ -51,7 +53,7 @@ class Pool(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keep what the derivative needs."""
-        x, weights, alpha, shape, ctx.name, ctx.vectors, *_ = inputs
+        x, weights, alpha, shape, ctx.name, ctx.vectors, *_, ctx.kernels = inputs
         y, u = output
         ctx.mark_non_differentiable(u)
         ctx.save_for_backward(x, weights, alpha, shape, y, u)
@@ -66,8 +68,8 @@ class Pool(torch.autograd.Function):
         if found is None and torch._C._functorch.peek_interpreter_stack() is not None:
             found = mapped(penalty_of(ctx.name, given[3]), given, u, cotangent, wanted, cores)
         if found is None:
-            found = _pulled(penalty_of(ctx.name, given[3]), given, u, cotangent, wanted, cores)
-        return (*found, *(None,) * 5)
+            found = _pulled(penalty_of(ctx.name, given[3]), given, u, cotangent, wanted, cores, ctx.kernels)
+        return (*found, *(None,) * 6)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
@@ -132,10 +134,16 @@ def pool_blocks(penalty: AbstractPenalty, rows: Rows, starts: int, sample: int) 
 
 
 def _pulled(
-    penalty: AbstractPenalty, given: Given, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...], cores: int
+    penalty: AbstractPenalty,
+    given: Given,
+    u: Tensor,
+    cotangent: Tensor,
+    wanted: tuple[bool, ...],
+    cores: int,
+    kernels: Kernels | None,
 ) -> list[Tensor | None]:
     """Return the gradients for the parameters as they are given."""
-    grads = _broadcast(penalty, given, u, cotangent, wanted, cores)
+    grads = _broadcast(penalty, given, u, cotangent, wanted, cores, kernels)
     return [
         None if g is None or p is None else g.sum_to_size(p.shape).to(p.dtype)
         for g, p in zip(grads, given, strict=True)
@@ -143,7 +151,13 @@ def _pulled(
 
 
 def _broadcast(
-    penalty: AbstractPenalty, given: Given, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...], cores: int
+    penalty: AbstractPenalty,
+    given: Given,
+    u: Tensor,
+    cotangent: Tensor,
+    wanted: tuple[bool, ...],
+    cores: int,
+    kernels: Kernels | None = None,
 ) -> list[Tensor | None]:
     """Return the gradients of every instance, (batch, core) each."""
     x, weights, alpha, _ = given
@@ -151,7 +165,7 @@ def _broadcast(
     assert alpha is not None
     rows, batch = as_rows(x, weights, alpha, cores)
     if cores == 1:
-        grads = derivative(penalty, rows, u.reshape(-1), cotangent.reshape(-1).double(), wanted)
+        grads = derivative(penalty, rows, u.reshape(-1), cotangent.reshape(-1).double(), wanted, kernels)
     else:
         grads = _vectors(penalty, rows, u.reshape(rows.x.shape[:2]), cotangent.reshape(rows.x.shape[:2]))
     shapes = (x.shape[-cores:], x.shape[-1:], torch.Size(), torch.Size())

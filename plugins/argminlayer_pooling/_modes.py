@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ._kernels import Kernels, shape_of
 from ._penalties import AbstractPenalty, Bounds, weighted
 from ._rows import Rows, sort_rows
 
@@ -21,8 +22,10 @@ FAR = 1e6
 """Rows of single precision that spread over more than this many alpha are worked on in double precision."""
 PAIRS = 1 << 18
 """Pairs of cells and bins worked on at a time."""
-MOST_STEPS = 60
+MOST_STEPS = 100
 """Newton steps from one cell."""
+LEVEL = 1e-3
+"""Where the curvature is less than this part of the weights, a step is to the weighted mean instead."""
 MOST_CUTS = 8
 """How often a cell that no minimum explains is cut, before the gap that it leaves is reported."""
 MOST_CELLS = 1024
@@ -97,7 +100,9 @@ class Cells:
     bound: Tensor
 
 
-def pool_modes(penalty: AbstractPenalty, bounds: Bounds, rows: Rows) -> tuple[Tensor, Tensor]:
+def pool_modes(
+    penalty: AbstractPenalty, bounds: Bounds, rows: Rows, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
     """Return ``argmin_u sum_i w_i phi(x_i - u)`` of a block of rows, and the gap that is left.
 
     Of minima that are equal to rounding, the leftmost is taken.
@@ -106,6 +111,7 @@ def pool_modes(penalty: AbstractPenalty, bounds: Bounds, rows: Rows) -> tuple[Te
         penalty: smooth, not convex.
         bounds: on its derivatives.
         rows: a block.
+        kernels: take over sums over the points.
 
     Returns:
         The solutions, (rows,), in double precision. By how much of the total weight the objective, in units of
@@ -114,20 +120,20 @@ def pool_modes(penalty: AbstractPenalty, bounds: Bounds, rows: Rows) -> tuple[Te
     s = sort_rows(rows)
     far = s.x[:, -1] - s.x[:, 0] > FAR * s.alpha[:, 0]
     if s.x.dtype == torch.float64 or not bool(far.any()):
-        return _pool_sorted(penalty, bounds, s)
+        return _pool_sorted(penalty, bounds, s, kernels)
     u, gap = torch.empty_like(s.alpha[:, 0]), torch.empty_like(s.alpha[:, 0])
     for which, some in ((far, s[far].double()), (~far, s[~far])):
         if len(some.x):
-            u[which], gap[which] = _pool_sorted(penalty, bounds, some)
+            u[which], gap[which] = _pool_sorted(penalty, bounds, some, kernels)
     return u, gap
 
 
-def _pool_sorted(penalty: AbstractPenalty, bounds: Bounds, s: Rows) -> tuple[Tensor, Tensor]:
+def _pool_sorted(penalty: AbstractPenalty, bounds: Bounds, s: Rows, kernels: Kernels | None) -> tuple[Tensor, Tensor]:
     middle = s.x[:, s.x.shape[-1] // 2, None].double()
     t = (s.x.double() - middle).div_(s.alpha)
     bins = Bins.of(t, None if s.weights is None else s.weights.double(), s.x.dtype)
     cells = _promising(penalty, bounds, bins)
-    u, gap = _descend(_Search(penalty, bounds, s, middle[:, 0], bins.total[:, 0]), cells)
+    u, gap = _descend(_Search(penalty, bounds, s, middle[:, 0], bins.total[:, 0], kernels), cells)
     return u, gap / bins.total[:, 0]
 
 
@@ -228,6 +234,7 @@ class _Search:
         rows: the points.
         origin: from which places are counted, in units of alpha, (rows,).
         total: sum of the weights, (rows,).
+        kernels: take over sums over the points.
     """
 
     penalty: AbstractPenalty
@@ -235,6 +242,7 @@ class _Search:
     rows: Rows
     origin: Tensor
     total: Tensor
+    kernels: Kernels | None
 
     def __getitem__(self, index: slice | Tensor) -> "_Search":
         """Return the search in some of the rows."""
@@ -250,21 +258,13 @@ class _Search:
         Newton's method; where the curvature is small or negative, the step to the weighted mean, which never goes up.
         """
         penalty, rows, alpha = self.penalty, self.rows, self.rows.alpha[:, 0]
+        short = 0.1 * torch.finfo(rows.x.dtype).eps ** 0.5
         u = self.origin + alpha * place
-        short = 0.1 * torch.finfo(rows.x.dtype).eps ** 0.5 * alpha
-        done = torch.zeros_like(u, dtype=torch.bool)
-        for _ in range(MOST_STEPS):
-            u = torch.where(done, u, u.to(rows.x.dtype).double())
-            t = rows.residuals(u)
-            slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in penalty.both(t))
-            if bool((curvature <= 0.0).any()):
-                mass = weighted(penalty.weight(t), rows.weights).sum(-1).double()
-                curvature = torch.where(curvature > 0.1 * mass, curvature, mass)
-            step = alpha * slope / curvature
-            u = torch.where(done, u, u + step)
-            done = done | (step.abs() <= short)
-            if bool(done.all()):
-                break
+        if self.kernels is None:
+            u = self._descend(u, short)
+        else:
+            shape = shape_of(penalty)
+            u = self.kernels.descend(penalty.name, shape, rows.x, rows.weights, alpha, u, short)[0]
         # one more step, from a point on a grid: neither the minimum nor its last digit depends on the way there
         grid = 0.125 * torch.finfo(rows.x.dtype).eps ** 0.5 * alpha
         u = (u / grid).round() * grid
@@ -273,23 +273,48 @@ class _Search:
         terms = (*penalty.value_and_slope(t), penalty.curvature(t))
         value, slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in terms)
         step = torch.where(curvature > 0.0, alpha * slope / curvature, 0.0)
-        return torch.where(step.abs() <= short, u + step, u), value, curvature
+        return torch.where(step.abs() <= short * alpha, u + step, u), value, curvature
+
+    def _descend(self, u: Tensor, short: float) -> Tensor:
+        """Return where steps from ``u`` are shorter than ``short`` in units of alpha."""
+        penalty, rows, alpha = self.penalty, self.rows, self.rows.alpha[:, 0]
+        done = torch.zeros_like(u, dtype=torch.bool)
+        for _ in range(MOST_STEPS):
+            u = torch.where(done, u, u.to(rows.x.dtype).double())
+            t = rows.residuals(u)
+            slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in penalty.both(t))
+            if bool((curvature <= LEVEL * self.total).any()):
+                mass = weighted(penalty.weight(t), rows.weights).sum(-1).double()
+                curvature = torch.where(curvature > LEVEL * mass, curvature, mass)
+            step = alpha * slope / curvature
+            u = torch.where(done, u, u + step)
+            done = done | (step.abs() <= short * alpha)
+            if bool(done.all()):
+                break
+        return u
+
+    def sums(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return objective and slope at places (rows, m), in units of alpha."""
+        rows, penalty = self.rows, self.penalty
+        if self.kernels is not None:
+            shape = shape_of(penalty)
+            return self.kernels.sums(penalty.name, shape, rows.x, rows.weights, rows.alpha[:, 0], u)
+        values, slopes = [], []
+        weights = None if rows.weights is None else rows.weights[:, None]
+        for part in u.split(max(1, PAIRS // rows.x.numel()), dim=-1):
+            t = (rows.x[:, None] - part[:, :, None].to(rows.x.dtype)) * rows.unit[:, :, None]
+            value, slope = (weighted(term, weights).sum(-1).double() for term in penalty.value_and_slope(t))
+            values.append(value)
+            slopes.append(slope)
+        return torch.cat(values, -1), torch.cat(slopes, -1)
 
     def cut(self, cells: Cells) -> Cells:
         """Return the cells cut, bounded by sums over the points themselves."""
         radius = cells.radius / CUT
         offsets = (2.0 * torch.arange(CUT).to(cells.middle) + 1.0 - CUT) * radius
         middle = (cells.middle[:, :, None] + offsets).flatten(1)
-        values, slopes = [], []
-        step = max(1, PAIRS // self.rows.x.numel())
-        for part in middle.split(step, dim=-1):
-            u = self.origin[:, None] + self.rows.alpha * part
-            t = (self.rows.x[:, None] - u[:, :, None].to(self.rows.x.dtype)) * self.rows.unit[:, :, None]
-            weights = None if self.rows.weights is None else self.rows.weights[:, None]
-            value, slope = (weighted(term, weights).sum(-1).double() for term in self.penalty.value_and_slope(t))
-            values.append(value)
-            slopes.append(slope)
-        value, slope, total = torch.cat(values, -1), torch.cat(slopes, -1), self.total[:, None]
+        value, slope = self.sums(self.origin[:, None] + self.rows.alpha * middle)
+        total = self.total[:, None]
         rounding = 10.0 * torch.finfo(self.rows.x.dtype).eps * (total + value)
         bound = value - rounding - radius * slope.abs() - 0.5 * self.bounds.dip * radius**2 * total
         parents = (cells.bound < torch.inf)[:, :, None].expand(-1, -1, CUT).flatten(1)

@@ -11,7 +11,10 @@ import argminlayer as al
 from ._penalties import Barron, Huber, PseudoHuber, Quadratic, barron_cost, check_name, penalty_of
 
 STRUCTURE = "robust-pool"
-"""Name of the structure. Its data: ``penalty`` (a name), ``weighted`` and ``vectors`` (bool)."""
+"""Name of the structure. Its data: ``penalty`` (a name), ``weighted`` and ``vectors`` (bool), and ``rule``.
+
+The rule is a :class:`Robust` solver, whose ``pool`` kernels of another plugin may serve.
+"""
 CONVEX = frozenset({Quadratic.name, PseudoHuber.name, Huber.name})
 LEVELS = (0.5, 0.1, 0.3, 0.7, 0.9)
 """Quantiles of the points from which solvers start where there may be several minima."""
@@ -70,6 +73,8 @@ def pooling_problem(penalty: str, *, weighted: bool = False, vectors: bool = Fal
     Raises:
         ProblemError: there is no such penalty.
     """
+    from ._solver import Robust  # which needs the name of the structure
+
     check_name(penalty)
     inputs = ["(m,n)" if vectors else "(n)", *(["(n)"] if weighted else []), "()"]
     inputs += ["()"] if penalty == Barron.name else []
@@ -78,7 +83,9 @@ def pooling_problem(penalty: str, *, weighted: bool = False, vectors: bool = Fal
         Objective(penalty, weighted, vectors),
         f"{','.join(inputs)}->{'(m)' if vectors else '()'}",
         start=starts,
-        structure=al.Structure(STRUCTURE, {"penalty": penalty, "weighted": weighted, "vectors": vectors}),
+        structure=al.Structure(
+            STRUCTURE, {"penalty": penalty, "weighted": weighted, "vectors": vectors, "rule": Robust()}
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ._checks import unusable
 from ._convex import pool_convex
+from ._kernels import Kernels, shape_of
 from ._modes import pool_modes
 from ._penalties import AbstractPenalty, Barron, Huber, Quadratic, TruncatedQuadratic, weighted
 from ._rows import Rows
@@ -16,28 +17,28 @@ CANCELLED = 1e-7
 """A sum of curvatures below this part of the sum of their sizes does not say how the solution moves."""
 
 
-def minimise(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
+def minimise(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = None) -> tuple[Tensor, Tensor]:
     """Return the pooled value of every row in double precision, and the gap left to the global minimum, (rows,).
 
     The gap is that of :func:`pool_modes`, zero for penalties that are solved exactly.
     """
     u, gap = torch.empty_like(rows.alpha[:, 0]), torch.zeros_like(rows.alpha[:, 0])
-    solver = _solver(penalty)
+    solver = _solver(penalty, kernels)
     for where, block in rows.blocks():
         u[where], gap[where] = solver(block)
     # rounding never leads out of the range of the points
     return u.clamp(rows.x.amin(-1).double(), rows.x.amax(-1).double()), gap
 
 
-def _solver(penalty: AbstractPenalty) -> Callable[[Rows], tuple[Tensor, Tensor | float]]:
+def _solver(penalty: AbstractPenalty, kernels: Kernels | None) -> Callable[[Rows], tuple[Tensor, Tensor | float]]:
     bounds = penalty.bounds
     if isinstance(penalty, Quadratic):
         return lambda rows: (_mean(rows), 0.0)
     if isinstance(penalty, TruncatedQuadratic):
         return lambda rows: (pool_truncated(rows), 0.0)
     if bounds is None:
-        return lambda rows: (pool_convex(penalty, rows), 0.0)
-    return lambda rows: pool_modes(penalty, bounds, rows)
+        return lambda rows: (pool_convex(penalty, rows, kernels), 0.0)
+    return lambda rows: pool_modes(penalty, bounds, rows, kernels)
 
 
 def _mean(rows: Rows) -> Tensor:
@@ -45,7 +46,12 @@ def _mean(rows: Rows) -> Tensor:
 
 
 def derivative(
-    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...]
+    penalty: AbstractPenalty,
+    rows: Rows,
+    u: Tensor,
+    cotangent: Tensor,
+    wanted: tuple[bool, ...],
+    kernels: Kernels | None = None,
 ) -> list[Tensor | None]:
     """Return the gradients for points, weights, alpha and shape, of each row its own.
 
@@ -59,6 +65,7 @@ def derivative(
         u: the pooled values, (rows,), double; NaN makes gradients NaN where there is a cotangent.
         cotangent: (rows,), double.
         wanted: which gradients are wanted.
+        kernels: take over the work on the points.
 
     Returns:
         (rows, n), (rows, n), (rows, 1), (rows, 1), None where not wanted.
@@ -70,14 +77,36 @@ def derivative(
     full = [torch.empty_like(rows.x) if want else None for want in wanted[:2]]
     single = [torch.empty_like(rows.alpha) if want else None for want in wanted[2:]]
     grads = [*full, *single]
+
+    def part_of(block: Rows, u: Tensor, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        found = None if kernels is None or wanted[3] else _by_kernel(penalty, block, u, cotangent, wanted, kernels)
+        return found or _block(penalty, block, u, cotangent, wanted)
+
     for where, block in rows.blocks():
-        for grad, part in zip(grads, _block(penalty, block, u[where], cotangent[where], wanted), strict=True):
+        for grad, part in zip(grads, part_of(block, u[where], cotangent[where]), strict=True):
             if grad is not None and part is not None:
                 grad[where] = part
     for grad in grads:
         if grad is not None:
             grad[failed] = torch.nan
     return grads
+
+
+def _by_kernel(
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...], kernels: Kernels
+) -> tuple[Tensor | None, ...] | None:
+    """Return what :func:`_block` does, None where curvatures cancel."""
+    points, weights, alpha, weak = kernels.pull(
+        penalty.name,
+        shape_of(penalty),
+        rows.x,
+        rows.weights,
+        rows.alpha[:, 0],
+        u,
+        cotangent,
+        (wanted[0], wanted[1]),
+    )
+    return None if bool(weak.any()) else (points, weights, alpha[:, None] if wanted[2] else None, None)
 
 
 def _block(

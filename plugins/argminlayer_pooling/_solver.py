@@ -8,6 +8,7 @@ from torch import Tensor
 
 import argminlayer as al
 
+from ._kernels import Kernels
 from ._penalties import Quadratic, penalty_of
 from ._problem import STRUCTURE, unpack
 
@@ -68,6 +69,12 @@ class Robust(al.AbstractDirectSolver):
 
     def direct(self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool) -> Tensor:
         """Return the pooled values; see :class:`argminlayer.AbstractDirectSolver`."""
+        return self.pool(structure, parameters, throw)
+
+    def pool(
+        self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool, kernels: Kernels | None = None
+    ) -> Tensor:
+        """Return the pooled values; ``kernels`` of another plugin may take over the sums over the points."""
         from ._function import Pool
         from ._scalar import mean
 
@@ -79,7 +86,7 @@ class Robust(al.AbstractDirectSolver):
         if plain and torch._C._functorch.peek_interpreter_stack() is None:
             return mean(x, alpha, throw)
         pooled: Tensor = Pool.apply(  # type: ignore[no-untyped-call]
-            x, weights, alpha, shape, name, data["vectors"], throw, self.starts, self.sample
+            x, weights, alpha, shape, name, data["vectors"], throw, self.starts, self.sample, kernels
         )[0]
         return pooled
 
