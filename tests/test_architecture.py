@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 CORE_MAY_IMPORT = {"argminlayer", "numpy", "pluggy", "rich", "torch", "typer"} | set(sys.stdlib_module_names)
-BACK_ENDS = {"casadi", "cvxpy", "joblib", "matplotlib", "pandas", "pyomo", "scipy", "sklearn"} | {
+BACK_ENDS = {"casadi", "cvxpy", "h5py", "joblib", "matplotlib", "pandas", "pyomo", "scipy", "sklearn", "trimesh"} | {
     "clarabel",
     "daqp",
     "highspy",

@@ -1,5 +1,7 @@
 """Pooling with a convex penalty: safeguarded Newton steps, and bisection over the sorted points where those fail."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,7 @@ def _flat(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor) ->
     """Return where solutions fill an interval, or rounding would move them."""
     if isinstance(penalty, Huber):
         return _alone(rows, u, 1e-5)
-    return curvature < FLAT * rows.x.shape[-1] ** -0.5 * rows.total
+    return curvature < FLAT / math.sqrt(rows.x.shape[-1]) * rows.total
 
 
 def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:

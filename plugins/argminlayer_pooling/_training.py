@@ -160,7 +160,7 @@ def _resume(path: Path | None, plan: Plan, data: DataSet, parts: dict[str, Any])
         saved = torch.load(path, map_location=plan.device, weights_only=True)
         made = saved["plan"]
         epochs = [Epoch(*epoch) for epoch in saved["epochs"]]
-    except (RuntimeError, KeyError, EOFError, OSError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged pickle may break torch anywhere
         raise al.ExperimentError(
             f"the checkpoint {path} cannot be read: {error}; remove it to train this network again"
         ) from error
