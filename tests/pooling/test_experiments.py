@@ -193,7 +193,7 @@ def test_data_that_cannot_be_used_is_named(tmp_path, files, message):
 
 
 def test_paths_that_are_no_data_are_named(tmp_path):
-    with pytest.raises(al.ExperimentError, match="there is no data at .*leave --data out"):
+    with pytest.raises(al.ExperimentError, match=r"there is no data at .*leave --data out"):
         load(tmp_path / "absent", 5, 0)
     (tmp_path / "file.zip").write_bytes(b"no archive")
     with pytest.raises(al.ExperimentError, match=r"file\.zip is neither a folder nor a ZIP archive"):
