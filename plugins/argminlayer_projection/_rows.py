@@ -71,8 +71,10 @@ def by_rows(
         lean: the kernel needs no temporaries, so that there is no use in blocks.
 
     Raises:
-        ProblemError: a row is not finite, or its radius or weights cannot be used (only with ``throw``).
+        ProblemError: rows have no entries; or, with ``throw``, one is not finite, or its radius or weights are no use.
     """
+    if x.shape[1] == 0:
+        raise al.ProblemError("the points to project have no entries; give them at least one, or another `dim`")
     y, dtype = torch.empty_like(x), working(x.dtype)
     if lean and x.dtype == dtype:
         state = kernel(x, y, r, w, None)

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from ._rows import own
 
+PART = 1024
+"""Entries whose squares are summed in their own precision."""
+
 
 def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, ball: bool) -> Tensor:
     """Project rows onto the sphere or ball ``|u|_2 = r``; the state is ``r / |x|``, the tiniest number at the centre.
@@ -12,7 +15,7 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, 
     The point of a sphere nearest to its centre is any; ``r / sqrt(n) (1, ..., 1)`` is returned.
     """
     del w, scratch
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    size = _length(x)
     limits = torch.finfo(x.dtype)
     ratio: Tensor = r / size
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
@@ -23,6 +26,16 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, 
     rows = doubtful.flatten().nonzero().flatten()
     y[rows], state[rows] = _of_any_scale(x[rows], own(r, rows), ball)
     return state
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return the lengths of rows, (b, 1), of long ones from those of their parts, so that rounding does not add up."""
+    parts = x.shape[1] // PART
+    if parts < 2:
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    whole = torch.linalg.vector_norm(x[:, : parts * PART].unflatten(1, (parts, PART)), dim=-1)
+    rest = torch.linalg.vector_norm(x[:, parts * PART :], dim=-1, keepdim=True)
+    return torch.linalg.vector_norm(torch.cat([whole, rest], -1), dim=-1, keepdim=True, dtype=torch.float64).to(x.dtype)
 
 
 def _of_any_scale(x: Tensor, r: Tensor, ball: bool) -> tuple[Tensor, Tensor]:

@@ -216,7 +216,18 @@ def test_rows_that_defeat_newton_are_sorted():
     torch.testing.assert_close(y, reference, rtol=1e-12, atol=1e-8)
 
 
+@pytest.mark.parametrize("p", PS)
+def test_long_rows_are_as_precise_as_short_ones(p):
+    y = LpProjection(p, 2.0)(randn(1, 300001, dtype=torch.float32) * 1e4)
+    assert abs(float(nearest.norm(y[0].numpy(), p)) - 2.0) < 2e-6
+
+
 # Bad input.
+
+
+def test_points_without_entries_are_refused():
+    with pytest.raises(al.ProblemError, match="the points to project have no entries"):
+        LpProjection(2)(torch.zeros(3, 0))
 
 
 def test_p_below_one_is_refused_with_the_reason():
