@@ -1,5 +1,6 @@
 """The interpreter: writes algebra in a modelling language, operator by operator."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -140,10 +141,15 @@ def apply(machine: Machine[V], target: OpOverload, args: Any, kwargs: Mapping[st
 
 
 def _named(target: OpOverload, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names, defaults = _schema_of(target)
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+@functools.cache
+def _schema_of(target: OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
     schema = target._schema.arguments
-    given = {argument.name: value for argument, value in zip(schema, args, strict=False)}
-    defaults = {s.name: s.default_value for s in schema if s.has_default_value()}
-    return {**defaults, **given, **kwargs, "target": operator_name(target)}
+    defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    return tuple(argument.name for argument in schema), {**defaults, "target": operator_name(target)}
 
 
 def _any_value(argument: Any) -> bool:

@@ -1,7 +1,9 @@
 """Recorder: runs torch functions once on real values and writes down every operator they call, with its line."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -179,6 +181,13 @@ def _tensors(data: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
+@functools.cache
+def _traits(func: OpOverload) -> tuple[bool, bool, bool]:
+    """Return whether an operator may be random, has a shape that depends on values, and changes its argument."""
+    random, dynamic = (tag in func.tags for tag in (torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape))
+    return random, dynamic, func._schema.is_mutable
+
+
 def _is_deterministic(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Say whether an operator that may be random is not with these arguments."""
     names = [argument.name for argument in func._schema.arguments]
@@ -233,11 +242,13 @@ class _Recorder(TorchDispatchMode):
         """Run an operator and record it."""
         del types
         used = kwargs or {}
-        inputs = self._refer(args)
-        named = tuple((key, self._refer(value)) for key, value in used.items())
+        read: list[int] = []
+        inputs = self._refer(args, read)
+        named = tuple((key, self._refer(value, read)) for key, value in used.items())
         taints = self.recording.taints
-        taint = max((taints[i] for i in references((inputs, tuple(v for _, v in named)))), default=Taint.CONSTANT)
-        if torch.Tag.nondeterministic_seeded in func.tags and not _is_deterministic(func, args, used):
+        taint = max([taints[i] for i in read], default=Taint.CONSTANT)
+        random, dynamic, mutable = _traits(func)
+        if random and not _is_deterministic(func, args, used):
             raise self.where.refusal(f"`{operator_name(func)}` is random; pass the random numbers as a parameter")
         name = func._schema.name
         if name == "aten::as_strided" and (not args[0].is_contiguous() or args[0].storage_offset()):
@@ -248,9 +259,9 @@ class _Recorder(TorchDispatchMode):
             product = self._solve_by_product(func, args, used)
             if product is not None:
                 return product
-        if torch.Tag.dynamic_output_shape in func.tags and self._chooses(name, inputs):
+        if dynamic and self._chooses(name, inputs):
             raise self.where.refusal(f"the operator `{operator_name(func)}` has an index that depends on the variables")
-        if func._schema.is_mutable:
+        if mutable:
             taint = Taint.CONSTANT if name in _SHAPE_ONLY else taint
             operation = Operation(self._out_of_place(func), inputs, named, (), taint, self.where.location)
             return self._mutate(func, args, used, operation)
@@ -263,15 +274,17 @@ class _Recorder(TorchDispatchMode):
         operation = Operation(func, inputs, named, outputs, result_taint, self.where.location)
         if result_taint != Taint.CONSTANT:
             self.recording.operations.append(operation)
-        if taint == Taint.PARAMETER and torch.Tag.dynamic_output_shape in func.tags:
+        if dynamic and taint == Taint.PARAMETER:
             self.recording.guards.append(Guard(operation, tuple(r.shape for r in results if isinstance(r, Tensor))))
         return out
 
-    def _refer(self, argument: Any) -> Any:
+    def _refer(self, argument: Any, read: list[int]) -> Any:
+        """Return an argument with tensors replaced, and note which values it reads."""
         if isinstance(argument, Tensor):
-            return Ref(self.index_of(argument))
+            read.append(self.index_of(argument))
+            return Ref(read[-1])
         if isinstance(argument, list | tuple):
-            return tuple(self._refer(part) for part in argument)
+            return tuple([self._refer(part, read) for part in argument])
         return argument
 
     def _output(self, result: Any, taint: Taint) -> int | None:
@@ -325,7 +338,7 @@ class _Recorder(TorchDispatchMode):
         taint, location = self.taint_of(matrix), self.where.location
         outputs = (self.add(inverse, taint), *[None] * (len(results) - 1 if isinstance(results, tuple) else 0))
         if taint == Taint.PARAMETER:
-            named = tuple((key, self._refer(value)) for key, value in solve.items())
+            named = tuple((key, self._refer(value, [])) for key, value in solve.items())
             self.recording.operations.append(Operation(func, (), named, outputs, taint, location))
         pair = (inverse, right) if given.get("left", True) else (right, inverse)
         product = torch.matmul(*pair)
@@ -392,6 +405,6 @@ class _Recorder(TorchDispatchMode):
         index = self.add(tensor, taint)
         self._made.add(index)
         if taint != Taint.CONSTANT:
-            made = like if target is None else like._replace(target=target, args=args or (), kwargs=())
-            self.recording.operations.append(made._replace(outputs=(index,), taint=taint))
+            made = like if target is None else replace(like, target=target, args=args or (), kwargs=())
+            self.recording.operations.append(replace(made, outputs=(index,), taint=taint))
         return index

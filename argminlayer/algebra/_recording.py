@@ -4,6 +4,7 @@ import linecache
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,8 @@ class Ref:
     index: int
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Operation:
     """One recorded call of an ATen operator.
 
     Attributes:
@@ -67,11 +69,10 @@ class Operation(NamedTuple):
         """The name of the operator without its overload, ``"add"``."""
         return operator_name(self.target)
 
-    @property
-    def inputs(self) -> Iterator[int]:
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
         """The values it reads."""
-        yield from references(self.args)
-        yield from references(tuple(value for _, value in self.kwargs))
+        return (*references(self.args), *(i for _, value in self.kwargs for i in references(value)))
 
     def run(self, find: Callable[[int], Tensor]) -> tuple[Any, ...]:
         """Call the operator in torch on the values that ``find`` returns."""
