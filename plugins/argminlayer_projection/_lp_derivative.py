@@ -49,7 +49,8 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     weight = torch.ones((), dtype=y.dtype, device=y.device) if w is None else w
     positive = size > 0
     v = torch.where(positive, size, 1.0) / r.clamp_min(torch.finfo(y.dtype).tiny)
-    slope = torch.where(positive, v ** (p - 1.0), 0.0)
+    power = v ** (p - 1.0)
+    slope = torch.where(positive, power, 0.0)
     a = weight * sign * slope
     nu = _divided((a * (x - y)).sum(-1, keepdim=True), (a * a).sum(-1, keepdim=True))
     if p == 1:
@@ -58,7 +59,7 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
         length = torch.linalg.vector_norm(torch.where(state > _tiny(state), x, 1.0), dim=-1, keepdim=True)
         d = torch.where(state > _tiny(state), r / length, 0.0).expand_as(y)
     else:
-        bend = weight * ((p - 1.0) * v ** (p - 2.0)) / r.clamp_min(torch.finfo(y.dtype).tiny)
+        bend = weight * ((p - 1.0) * power / v) / r.clamp_min(torch.finfo(y.dtype).tiny)
         d = _divided(torch.ones_like(y), 1.0 + nu * torch.where(positive | (p == 2), bend, 0.0))
         d = torch.where(positive, d, 0.0) if p < 2 else d
     d = torch.where(r > 0, d, 0.0)

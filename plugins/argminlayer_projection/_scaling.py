@@ -32,10 +32,12 @@ def _length(x: Tensor) -> Tensor:
     """Return the lengths of rows, (b, 1), of long ones from those of their parts, so that rounding does not add up."""
     parts = x.shape[1] // PART
     if parts < 2:
-        return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    whole = torch.linalg.vector_norm(x[:, : parts * PART].unflatten(1, (parts, PART)), dim=-1)
-    rest = torch.linalg.vector_norm(x[:, parts * PART :], dim=-1, keepdim=True)
-    return torch.linalg.vector_norm(torch.cat([whole, rest], -1), dim=-1, keepdim=True, dtype=torch.float64).to(x.dtype)
+        length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return length
+    whole: Tensor = torch.linalg.vector_norm(x[:, : parts * PART].unflatten(1, (parts, PART)), dim=-1)
+    rest: Tensor = torch.linalg.vector_norm(x[:, parts * PART :], dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(torch.cat([whole, rest], -1).double(), dim=-1, keepdim=True)
+    return length.to(x.dtype)
 
 
 def _of_any_scale(x: Tensor, r: Tensor, ball: bool) -> tuple[Tensor, Tensor]:
