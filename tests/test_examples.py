@@ -108,6 +108,14 @@ def test_a_forecast_trained_on_regret_through_a_quadratic_program_loses_less():
     assert distance < 1e-6
 
 
+def test_robust_pooling_forgets_outliers_and_learns_how_far_they_are():
+    errors, before, after, difference = run("16_pooling_without_outliers")
+    assert max(errors["welsch"], errors["truncated-quadratic"], errors["geman-mcclure"]) < 0.1 * errors["quadratic"]
+    assert errors["huber"] < 0.5 * errors["quadratic"]
+    assert after < 0.5 * before
+    assert difference < 1e-9
+
+
 def test_no_example_is_left_out():
     here = Path(__file__).read_text()
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if f'run("{path.stem}"' not in here] == []

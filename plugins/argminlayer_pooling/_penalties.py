@@ -17,6 +17,11 @@ def weighted(terms: Tensor, weights: Tensor | None) -> Tensor:
     return terms if weights is None else terms * weights
 
 
+def _inside(t: Tensor) -> Tensor:
+    """Return one where ``|t| <= 1``, else zero, without a comparison, which is slow."""
+    return t.abs().ceil_().neg_().add_(2.0).clamp_(0.0, 1.0)
+
+
 class Bounds(NamedTuple):
     """Bounds on the derivatives of a penalty.
 
@@ -152,7 +157,7 @@ class Huber(AbstractPenalty):
 
     def curvature(self, t: Tensor) -> Tensor:
         """Return one up to the kink, and there."""
-        return (t.abs() <= 1.0).to(t.dtype)
+        return _inside(t)
 
     def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return both without a comparison, which is slow; at the kink the curvature is that from outside."""
@@ -171,7 +176,7 @@ class TruncatedQuadratic(AbstractPenalty):
 
     def weight(self, t: Tensor) -> Tensor:
         """Return one up to the kink, and there."""
-        return (t.abs() <= 1.0).to(t.dtype)
+        return _inside(t)
 
     def curvature(self, t: Tensor) -> Tensor:
         """Return the weight."""
@@ -198,8 +203,10 @@ class Welsch(AbstractPenalty):
         return t.square().mul_(-0.5).exp_()
 
     def curvature(self, t: Tensor) -> Tensor:
-        """Return ``(1 - t^2) exp(-t^2 / 2)``."""
-        return self.both(t)[1]
+        """Return ``(1 - t^2) exp(-t^2 / 2)``; squares are cut where it vanishes, lest infinity meet zero."""
+        square = t.square().clamp_(max=1e4)
+        weight = (-0.5 * square).exp_()
+        return weight.mul_(square.neg_().add_(1.0))
 
     def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return both from one exponential; squares are cut where it vanishes, lest infinity meet zero."""

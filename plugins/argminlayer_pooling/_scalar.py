@@ -123,7 +123,7 @@ def _block(
     scale = cotangent[:, None] / total.double()
     points = alpha = weights = shape = None
     if wanted[2]:
-        alpha = -(curvature * t).sum(-1, keepdim=True, dtype=torch.float64) * scale
+        alpha = -torch.linalg.vecdot(curvature, t)[:, None].double() * scale
     if wanted[1]:
         weights = penalty.slope(t).mul_((rows.alpha * scale).to(dtype))
     if wanted[3]:
