@@ -12,6 +12,7 @@ from torch import Tensor
 
 import argminlayer as al
 
+from ._interrupt import interruptible
 from ._model import Array, Compiled, Program, compiled, programs
 from ._solvers import IPOPT, SQP, AbstractCasADi
 from ._warm import estimated_forces
@@ -127,7 +128,7 @@ class _Group:
     def _together(self, model: Compiled, index: Index) -> Mask:
         """Solve instances in one call; return which of them are solved."""
         try:
-            with model.lock:
+            with model.lock, interruptible():
                 found = model.mapped(len(index))(**self._arguments(index))
         except RuntimeError:
             # one instance broke down, and took the others along
@@ -152,7 +153,8 @@ class _Group:
             if model.clock is not None and self.settings.time_limit is not None:
                 model.clock.deadline = time.monotonic() + self.settings.time_limit
             try:
-                found = model.function(**self._arguments(np.array([i])))
+                with interruptible():
+                    found = model.function(**self._arguments(np.array([i])))
             except RuntimeError as error:
                 self.status[i], self.messages[i] = al.Status.BREAKDOWN, str(error).strip().splitlines()[-1]
                 return

@@ -255,6 +255,28 @@ def test_options_out_of_range_are_refused(options, message):
         argminlayer_casadi.SQP(**options)
 
 
+INTERRUPTED = """
+import os, signal, threading, torch, argminlayer as al
+def chain(u, x):
+    return (100 * (u[1:] - u[:-1] ** 2) ** 2 + (x - u[:-1]) ** 2).sum()
+problem = al.Problem(chain, "()->(1500)", start=torch.sin(1.7 * torch.arange(1500, dtype=torch.float64)))
+parameters = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+al.solve(problem, parameters, solver="casadi.ipopt", options={"max_iter": 2}, throw=False)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    al.solve(problem, parameters, solver="casadi.ipopt", options={"tol": 1e-300}, throw=False)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_ends_the_whole_call():
+    said = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert "interrupted" in said
+
+
 def test_without_casadi_its_solvers_say_what_to_install():
     code = (
         "import importlib.util, torch, argminlayer as al\n"
