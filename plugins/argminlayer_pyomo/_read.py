@@ -18,6 +18,7 @@ from ._model import BoundFunction, Counted, Function, PyomoModel, Row
 from ._program import Program, Recorder, Scalar
 from ._rows import Rows
 from ._supported import check_components
+from ._verify import verify
 
 
 def read(model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None) -> al.Problem:
@@ -148,7 +149,7 @@ class _Reading:
         asked = len([e for c in self._chosen.variables for e in c.elements])
         size = len(self._variables)
         lower, upper = self._bounds()
-        start = self._start(lower, upper)
+        start = self._start()
         variables = self._chosen.variables
         if size > asked:
             variables = (*variables, Counted("the other variables", False, tuple(self._variables[asked:])))
@@ -163,6 +164,7 @@ class _Reading:
             equalities=tuple(equalities.rows),
             inequalities=tuple(inequalities.rows),
         )
+        verify(model, [rows for rows in (objective, equalities, inequalities) if rows])
         return al.Problem(
             Function(model.objective, scalar=True) if model.objective else None,
             model.signature,
@@ -206,10 +208,10 @@ class _Reading:
             self._model.add_component(name, pyo.Objective(expr=0.0))
             return None, False
         rows = Rows(self._leaf)
-        value = rows.translate(active[0].expr, f"the objective {active[0].name}")
-        if not rows.touches_variables(value):
+        where = f"the objective {active[0].name}"
+        if not rows.touches_variables(rows.translate(active[0].expr, where)):
             return None, False
-        rows.add(value, Row(active[0].name, "objective"))
+        rows.difference(active[0].expr, 0.0, Row(active[0].name, "objective"), where)
         return rows, active[0].sense == pyo.maximize
 
     def _constraints(self) -> tuple["Rows", "Rows"]:
@@ -253,7 +255,7 @@ class _Reading:
         values = torch.from_numpy(program.result.constants)
         return model.split(values) if bool(values.isfinite().any()) else None
 
-    def _start(self, lower: Program, upper: Program) -> Tensor | None:
+    def _start(self) -> Tensor | None:
         """Return the values that the variables have; where one has none, zero or the bound nearest to it."""
         if all(data.value is None for data in self._variables):
             return None

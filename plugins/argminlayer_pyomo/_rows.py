@@ -1,6 +1,9 @@
 """Scalar functions of a model, translated together into one program."""
 
+import math
 from typing import Any
+
+import pyomo.environ as pyo
 
 import argminlayer as al
 
@@ -19,6 +22,7 @@ class Rows:
         self._recorder = Recorder()
         self._translator = Translator(self._recorder, leaf)
         self._values: list[Scalar] = []
+        self._sides: list[tuple[Any, Any]] = []
         self.rows: list[Row] = []
 
     def translate(self, expression: Any, where: str) -> Scalar:
@@ -38,8 +42,19 @@ class Rows:
             raise al.ProblemError(f"{where} is an equation between parameters alone; it leaves them no freedom")
         if not isinstance(value, float):
             self.add(value, row)
+            self._sides.append((left, right))
         elif not (abs(value) if row.side == "equality" else value) <= SATISFIED:
             raise al.ProblemError(f"{where} has no variable that is not fixed, and is violated by {abs(value):.3g}")
+
+    @property
+    def tree(self) -> int:
+        """Number of operations of all functions, written as trees."""
+        return self._translator.tree
+
+    def stated(self) -> list[float]:
+        """Return the differences as Pyomo itself evaluates them at the values in the model, NaN where it cannot."""
+        pairs = ([pyo.value(side, exception=False) for side in sides] for sides in self._sides)
+        return [math.nan if None in pair else float(pair[0] - pair[1]) for pair in pairs]
 
     def program(self, variables: int) -> Program:
         """Return the program of all functions."""

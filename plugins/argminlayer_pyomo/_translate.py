@@ -29,6 +29,10 @@ class Translator(StreamBasedExpressionVisitor):  # type: ignore[misc]
         super().__init__()
         self._recorder, self._leaf = recorder, leaf
         self._known: dict[int, Scalar] = {}
+        self._sizes: dict[int, int] = {}
+        self._entered: list[int] = []
+        self.tree = 0
+        """Operations of the expressions so far, written as trees: what evaluating them costs Pyomo."""
         self._where = ""
 
     def translate(self, expression: Any, where: str) -> Scalar:
@@ -50,7 +54,14 @@ class Translator(StreamBasedExpressionVisitor):  # type: ignore[misc]
         if not child.is_expression_type():
             return False, self._leaf(self._recorder, child)
         known = self._known.get(id(child))
+        self.tree += self._sizes.get(id(child), 0)
         return known is None, known
+
+    def enterNode(self, node: Any) -> tuple[Any, list[Any]]:
+        """Note where a named expression begins; return its operands, and where their values go."""
+        if isinstance(node, NamedExpressionData):
+            self._entered.append(self.tree)
+        return node.args, []
 
     def exitNode(self, node: Any, data: Sequence[Any]) -> Scalar:
         """Return the value of an operation on values."""
@@ -64,7 +75,9 @@ class Translator(StreamBasedExpressionVisitor):  # type: ignore[misc]
             value = rule(self._recorder, node, data)
         except (ValueError, ZeroDivisionError, OverflowError) as error:
             raise al.ProblemError(f"{self._where} cannot be evaluated: {error} in {str(node)[:80]}") from error
+        self.tree += 1
         if isinstance(node, NamedExpressionData):
+            self._sizes[id(node)] = self.tree - self._entered.pop()
             value = value if isinstance(value, float) else self._recorder.materialise(value)
             self._known[id(node)] = value
         return value

@@ -470,6 +470,31 @@ def test_a_choice_of_components_that_is_not_possible_is_refused(choose, message)
         al.ArgminLayer(m, parameters=parameters, variables=variables)
 
 
+@pytest.fixture
+def without_signs(monkeypatch):
+    """Let the translation forget the sign of negated expressions."""
+    import pyomo.core.expr as ex
+
+    from argminlayer_pyomo import _translate
+
+    wrong = {**_translate._RULES, ex.NegationExpression: lambda recorder, node, data: data[0]}
+    monkeypatch.setattr(_translate, "_RULES", wrong)
+    _translate._rule.cache_clear()
+    yield
+    _translate._rule.cache_clear()
+
+
+@pytest.mark.usefixtures("without_signs")
+def test_a_wrong_translation_is_found_before_anything_is_solved():
+    m = pyo.ConcreteModel()
+    m.p = pyo.Param(initialize=2.0, mutable=True)
+    m.x = pyo.Var(initialize=1.0)
+    m.o = pyo.Objective(expr=m.x**2)
+    m.c = pyo.Constraint(expr=-(m.x**3) <= m.p)
+    with pytest.raises(al.ProblemError, match=r"^c has the value -3.0 in Pyomo, but -1.0 in its translation"):
+        al.ArgminLayer(m, parameters=[m.p], variables=[m.x])
+
+
 def test_an_abstract_model_is_refused_with_what_to_do():
     with pytest.raises(al.ProblemError, match=r"pass a pyomo.environ.ConcreteModel \(an AbstractModel becomes one by"):
         al.ArgminLayer(pyo.AbstractModel(), parameters=[], variables=[])
