@@ -52,7 +52,9 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     power = v ** (p - 1.0)
     slope = torch.where(positive, power, 0.0)
     a = weight * sign * slope
-    nu = _divided((a * (x - y)).sum(-1, keepdim=True), (a * a).sum(-1, keepdim=True))
+    largest = 0.25 * torch.finfo(y.dtype).max  # the sum may overflow where the derivative vanishes anyway
+    moved = (a * (x - y)).sum(-1, keepdim=True).clamp(-largest, largest)
+    nu = _divided(moved, (a * a).sum(-1, keepdim=True))
     if p == 1:
         d = sign.abs() if mask else torch.ones_like(y)
     elif p == 2 and w is None:
@@ -168,13 +170,14 @@ def pull_l1(
     del r
     dtype, betas = working(out.dtype), []
     for rows in slices(out):
-        sign, free = y[rows].to(dtype).sign(), state[rows] == 0
+        sign = y[rows].to(dtype).sign()
         bar = out[rows] if out.dtype == dtype else torch.empty_like(sign)
         torch.mul(sign, g[rows].to(dtype), out=bar)
         scratch = sign * sign
         beta = bar.sum(-1, keepdim=True) / scratch.sum(-1, keepdim=True).clamp_min_(1.0)
         bar.sub_(beta).mul_(sign)
-        if bool(free.any()):
+        if not bool(state[rows].all()):
+            free = state[rows] == 0
             index = free.flatten()
             bar[index], beta = g[rows][index].to(dtype), beta.masked_fill(free, 0.0)
         if out.dtype != dtype:
@@ -193,8 +196,8 @@ def pull_l2(
     bar = out if out.dtype == dtype else torch.empty_like(wide_g)
     radius = r.clamp_min(torch.finfo(dtype).tiny)
     beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True) / radius
-    free = state == 0
-    if bool(free.any()):
+    if not bool(state.all()):
+        free = state == 0
         beta, state = beta.masked_fill(free, 0.0), state.masked_fill(free, 1.0)
     torch.addcmul(wide_g, wide_y, beta / -radius, out=bar).mul_(state)
     if bar is not out:

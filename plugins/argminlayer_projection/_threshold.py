@@ -23,7 +23,9 @@ def soft_threshold(a: Tensor, y: Tensor, positive: Tensor, r: Tensor) -> Tensor:
     """
     largest = _largest_of_parts(a)
     top = largest.amax(-1, keepdim=True)
-    t = torch.maximum(_sorted_threshold(largest - top, r), (a.mean(-1, keepdim=True) - top) - r / a.shape[1])
+    mean = a.mean(-1, keepdim=True)  # of huge entries it may overflow, and then bounds nothing
+    bound = torch.where(mean.isinf(), -torch.inf, (mean - top) - r / a.shape[1])
+    t = torch.maximum(_sorted_threshold(largest - top, r), bound)
     count = None
     for _ in range(STEPS):
         torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)

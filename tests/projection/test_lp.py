@@ -57,6 +57,18 @@ def test_the_nearest_point_is_feasible_to_the_last_bits_also_for_large_entries(p
     assert np.abs(sizes - 1.0).max() <= 4 * torch.finfo(dtype).eps * max(1.0, 0.0 if math.isinf(p) else p / 2)
 
 
+@pytest.mark.parametrize(("p", "kind", "radius"), list(itertools.product(PS, KINDS, (1e-30, 1.0, 1e30))))
+def test_extreme_entries_in_single_precision_do_no_harm(p, kind, radius):
+    rows = [[1e-45, 0, 0], [1e-38, -1e-38, 2e-38], [3e38, -3e38, 1e38], [1e20, 1, 1e-20], [1 + 1e-7, 1e-7, 0]]
+    x, r = torch.tensor(rows, requires_grad=True), torch.tensor(radius, requires_grad=True)
+    y = LpProjection(p, r, kind)(x)
+    sizes = np.array([float(nearest.norm(row, p)) for row in y.detach().numpy()]) / r.item()
+    assert sizes.max() <= 1 + 1e-6
+    assert kind == "ball" or sizes.min() >= 1 - 1e-6
+    for gradient in torch.autograd.grad(y.sum(), (x, r)):
+        assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("p", PS)
 def test_points_of_a_ball_stay_and_their_derivative_is_one(p):
     x = (0.05 * randn(3, 6)).requires_grad_()
