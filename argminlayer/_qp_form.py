@@ -121,6 +121,12 @@ class QuadraticForm(NamedTuple):
         return fine & ~sides.any(-1)
 
 
+def within_bounds(form: QuadraticForm, u: Array) -> Array:
+    """Return points (batch, n) moved into the bounds, which back ends miss by their rounding."""
+    n = form.offset
+    return np.minimum(np.maximum(u, form.low[:, :n]), form.high[:, :n]) if form.bounded else u
+
+
 def at(array: Array, instance: int) -> Array:
     """Return the entry of an instance, or the one that all share."""
     found: Array = array[instance if len(array) > 1 else 0]

@@ -10,7 +10,7 @@ import numpy as np
 from . import _registry
 from ._errors import SolverError
 from ._qp_certificate import Residuals, measure
-from ._qp_form import Array, QuadraticForm
+from ._qp_form import Array, QuadraticForm, within_bounds
 from ._qp_infeasible import proves_infeasible, proves_unbounded
 from ._qp_polish import polish
 from ._qp_solver import AbstractQuadraticSolver, QuadraticAnswer
@@ -117,8 +117,8 @@ _DECIDED = (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.NOT_FINIT
 
 def _attempt(form: QuadraticForm, solver: AbstractQuadraticSolver) -> QuadraticFound:
     answer = _called(form, solver)
-    residuals = measure(form, answer.value, answer.multipliers)
-    u, y, residuals = polish(form, answer.value, answer.multipliers, residuals)
+    value = within_bounds(form, answer.value)
+    u, y, residuals = polish(form, value, answer.multipliers, measure(form, value, answer.multipliers))
     status = np.zeros(form.batch, dtype=np.int64)
     failed = ~(residuals.worst <= SOLVED)
     if failed.any():

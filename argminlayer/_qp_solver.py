@@ -1,6 +1,7 @@
 """What a solver of quadratic programs is: NumPy arrays of a batch in, points and multipliers out."""
 
 import abc
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor
 
 from ._bound import BoundProblem
-from ._qp_form import Array, QuadraticForm, quadratic_form
+from ._qp_extract import form_of, is_declared, not_quadratic
+from ._qp_form import Array, QuadraticForm, within_bounds
 from ._qp_sparse import SparseAnswer, SparseProgram
-from ._quadratic import QUADRATIC, Blocks
+from ._quadratic import QUADRATIC
 from ._solution import Status
-from ._solver import AbstractSolver, Candidate, Capabilities
+from ._solver import AbstractSolver, Candidate, Capabilities, refusal
+
+EASY = 5.0
+"""Preference for problems without constraints that were not declared quadratic."""
 
 
 class QuadraticAnswer(NamedTuple):
@@ -45,7 +50,7 @@ class AbstractQuadraticSolver(AbstractSolver):
     """How well the solver suits large sparse programs; 0 for one that takes dense matrices only."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         constraints=frozenset({"equality", "inequality", "bounds"}),
-        objectives=frozenset({"smooth"}),
+        objectives=frozenset({"smooth", "least-squares"}),
         structures=frozenset({QUADRATIC}),
         requires=frozenset({"convex"}),
     )
@@ -67,12 +72,14 @@ class AbstractQuadraticSolver(AbstractSolver):
         """Return how well the solver suits the programs, by size, density and definiteness; the highest is taken."""
 
     def supports(self, problem: BoundProblem) -> str | None:
-        """Return why the problem cannot be solved: it is no convex quadratic program."""
-        return super().supports(problem) or self.refuses(form_of(problem))
+        """Return why the problem cannot be solved: it is no convex quadratic program, declared or proved."""
+        general = replace(self.capabilities, structures=frozenset())
+        return refusal(general, problem) or not_quadratic(problem) or self.refuses(form_of(problem))
 
     def preference(self, problem: BoundProblem) -> float:
-        """Return how well the solver suits the problem."""
-        return self.suits(form_of(problem))
+        """Return how well the solver suits the problem; one without constraints is as easy for Newton's method."""
+        suits = self.suits(form_of(problem))
+        return suits if is_declared(problem) or problem.problem.constraints else min(suits, EASY)
 
     def solve(self, problem: BoundProblem, start: Tensor) -> Candidate:
         """Solve every instance; the start is of no use to a convex program."""
@@ -84,24 +91,13 @@ class AbstractQuadraticSolver(AbstractSolver):
             return torch.as_tensor(np.ascontiguousarray(array), device=start.device)
 
         return Candidate(
-            value=tensor(answer.value),
+            value=tensor(within_bounds(form, answer.value)),
             status=tensor(answer.status.astype(np.int64)),
             equality=tensor(answer.multipliers[:, form.offset : nu_end]),
             inequality=tensor(answer.multipliers[:, nu_end:]),
             iterations=tensor(answer.iterations.astype(np.int64)),
             messages=answer.messages,
         )
-
-
-def form_of(problem: BoundProblem) -> QuadraticForm:
-    """Return the numbers of a bound :class:`QuadraticProgram`."""
-    assert problem.problem.structure is not None
-    blocks: Blocks = problem.problem.structure.data["blocks"]
-    filled = {name: block.to(torch.float64) for name, block in blocks.fill(problem.parameters).items()}
-    for name in ("lower", "upper"):
-        if name in filled:
-            filled[name] = getattr(problem, name)
-    return quadratic_form(filled, torch.Size([problem.batch]))
 
 
 def indefinite_reason(form: QuadraticForm) -> str | None:

@@ -8,9 +8,11 @@ import pytest
 import qpsolvers
 import scipy.sparse as sp
 import torch
-from quadratic_programs import dense, gradients, solve, weights, worst
+from quadratic_programs import dense, gradients, randn, solve, weights, worst
 
 import argminlayer as al
+from argminlayer._bound import bind
+from argminlayer._qp_extract import form_of
 
 BLOCKS = dense(seed=3)
 PROGRAM = al.QuadraticProgram(G=True, h=True, A=True, b=True)
@@ -89,6 +91,62 @@ def test_an_indefinite_program_is_refused_by_name_in_the_ordinary_way_too():
     with pytest.raises(al.SolverError, match=r"its eigenvalues range from -0\.5 to 1"):
         al.solve(program, P, q, solver="qp.daqp")
     assert al.solve(program, P, q).value.tolist() == pytest.approx([-0.3, 1.0])
+
+
+def fit(u, x, C):
+    return 0.5 * (C @ u - x).square().sum() + u.sum()
+
+
+PROVED = al.Problem(
+    fit,
+    "(m),(m,n)->(n)",
+    equality=lambda u, x, C: u.sum() - 1,
+    inequality=lambda u, x, C: u[0] - 2 * u[1] - 0.1 * x[0],
+    lower=0.0,
+)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_torch_functions_that_are_proved_quadratic_are_solved_as_programs(shared):
+    x, C = randn(1, 4, 5), randn(2, 5, 3) if shared else randn(2, 4, 5, 3)
+    for solver in ("qp.daqp", "qp", "auto"):
+        given = x.clone().requires_grad_()
+        solution = al.solve(PROVED, given, C, solver=solver)
+        assert solution.solver == "qp.daqp"
+        (found,) = torch.autograd.grad((solution.value * weights(solution.value)).sum(), given)
+        other = x.clone().requires_grad_()
+        value = al.solve(PROVED, other, C, solver="scipy.slsqp").value
+        (expected,) = torch.autograd.grad((value * weights(value)).sum(), other)
+        assert worst(solution.value, value) < 1e-7
+        assert worst(found, expected) < 1e-6
+
+
+def test_blocks_that_no_instance_changes_are_extracted_once():
+    form = form_of(bind(PROVED, (randn(1, 4, 5), randn(2, 5, 3))))
+    assert {name: len(getattr(form, name)) for name in ("P", "q", "rows", "cholesky")} == {
+        "P": 1,
+        "q": 4,
+        "rows": 1,
+        "cholesky": 1,
+    }
+
+
+def test_a_maximisation_and_a_linear_program_are_recognised():
+    best = al.Problem(lambda u, c: c @ u - u.square().sum(), "(n)->(n)", upper=1.0, maximize=True)
+    c = randn(3, 4)
+    assert worst(al.solve(best, c, solver="qp").value, (c / 2.0).clamp_max(1.0)) < 1e-9
+    flat = al.Problem(lambda u, c: c @ u, "(n)->(n)", lower=0.0, upper=1.0)
+    assert al.solve(flat, c).solver == "qp.highs"
+    assert worst(al.solve(flat, c).value, (c < 0).double()) < 1e-9
+
+
+def test_what_is_not_quadratic_is_refused_with_what_it_is():
+    smooth = al.Problem(lambda u, x: (u - x).exp().sum() + u @ u, "(n)->(n)")
+    with pytest.raises(al.SolverError, match="is made for quadratic programs, and this is a nonlinear program"):
+        al.solve(smooth, randn(1, 3), solver="qp.daqp")
+    opaque = al.Problem(lambda u, x: (u - x).square().sum() if u[0] > 0 else (u - x).square().sum() * 2, "(n)->(n)")
+    with pytest.raises(al.SolverError, match="no algebra that says so"):
+        al.solve(opaque, randn(1, 3), solver="qp.daqp")
 
 
 def foreign(make=np.asarray):
