@@ -22,7 +22,19 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 CORE_MAY_IMPORT = {"argminlayer", "numpy", "pluggy", "rich", "torch", "typer"} | set(sys.stdlib_module_names)
-BACK_ENDS = {"casadi", "cvxpy", "h5py", "joblib", "matplotlib", "pandas", "pyomo", "scipy", "sklearn", "trimesh"} | {
+BACK_ENDS = {
+    "PIL",
+    "casadi",
+    "cvxpy",
+    "h5py",
+    "joblib",
+    "matplotlib",
+    "pandas",
+    "pyomo",
+    "scipy",
+    "sklearn",
+    "trimesh",
+} | {
     "clarabel",
     "daqp",
     "highspy",
