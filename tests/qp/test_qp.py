@@ -1,5 +1,8 @@
 """``al.qp`` by DAQP: solutions, gradients in every block and every mode, degenerate programs and failures."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from quadratic_programs import boxed, dense, differences, gradients, leaves, randn, solve, weights, worst
@@ -389,3 +392,23 @@ def test_blocks_that_do_not_fit_are_refused_in_words(change, error, message):
     blocks = {k: v for k, v in (dense() | change).items() if v is not None}
     with pytest.raises(error, match=message):
         solve(blocks, **DAQP)
+
+
+def test_a_batch_of_many_variables_is_differentiated_on_two_threads_without_a_hang():
+    # batched LU of torch 2.13 on a CPU hangs here: pytorch#141358
+    program = (
+        "import torch, argminlayer as al\n"
+        "torch.set_num_threads(2)\n"
+        "torch.manual_seed(0)\n"
+        "root = torch.randn(3, 200, 200, dtype=torch.float64)\n"
+        "P = root @ root.mT / 200 + torch.eye(200)\n"
+        "q = torch.randn(3, 200, dtype=torch.float64, requires_grad=True)\n"
+        "A = torch.randn(3, 20, 200, dtype=torch.float64)\n"
+        "b = torch.zeros(3, 20, dtype=torch.float64)\n"
+        "u = al.qp(P, q, None, None, torch.cat([A, A], 1), torch.cat([b, b], 1), solver='qp.daqp')\n"
+        "(g,) = torch.autograd.grad(u.square().sum(), q, create_graph=True)\n"
+        "torch.autograd.grad(g.square().sum(), q)\n"
+        "print('done')\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    assert finished.stdout.strip() == "done", finished.stderr
