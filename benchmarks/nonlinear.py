@@ -7,7 +7,7 @@ torch callbacks for every instance.
 
 Second: a pendulum by collocation, n = 3000: what a first call pays (record, build, make, solve), and a second.
 
-Prints medians in milliseconds on one thread. Half a minute.
+Prints medians of processor time in milliseconds, one thread: other work on the machine disturbs it less. Half a minute.
 """
 
 import time
@@ -28,13 +28,13 @@ REPEATS = 9
 
 
 def median(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the median time of ``work`` in milliseconds, after one run that is not counted."""
+    """Return the median processor time of ``work`` in milliseconds, after one run that is not counted."""
     work()
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return 1e3 * sorted(times)[repeats // 2]
 
 
@@ -155,9 +155,9 @@ def timed(kind: type[al.AbstractSolver]) -> tuple[al.AbstractSolver, list[float]
             return self._noted(lambda: kind.solve(self, problem, start))  # type: ignore[no-any-return]
 
         def _noted(self, work: Callable[[], object]) -> object:
-            began = time.perf_counter()
+            began = time.process_time()
             result = work()
-            spent[-1] += 1e3 * (time.perf_counter() - began)
+            spent[-1] += 1e3 * (time.process_time() - began)
             return result
 
     return Timed(), spent

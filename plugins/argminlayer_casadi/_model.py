@@ -23,6 +23,8 @@ DENSE_HESSIAN = 50_000
 """Nonzeros of an exact Hessian up to which making it and solving with it is cheaper than estimating it."""
 SCALAR = 4.0
 """Mean number of entries per operator below which scalar expressions are faster than vectors."""
+FEW = 2000
+"""Number of scalar operations up to which they are faster in any case: to differentiate them costs nothing."""
 _programs: "al.algebra.ModelCache[Program]" = al.algebra.ModelCache(64)
 _solvers: "al.algebra.ModelCache[Compiled]" = al.algebra.ModelCache(64)
 
@@ -37,7 +39,8 @@ class Program:
         p: the parameters, and last the scale of the objective.
         f: the objective, times its scale.
         g: equalities, then inequalities.
-        entries: mean number of entries of what the operators compute.
+        operators: number of operators.
+        entries: mean number of entries of what they compute.
     """
 
     key: Any
@@ -45,6 +48,7 @@ class Program:
     p: Any
     f: Any
     g: Any
+    operators: int
     entries: float
 
     @cached_property
@@ -55,13 +59,19 @@ class Program:
         return int(ca.jacobian_sparsity(slope, self.x).nnz())
 
     @cached_property
-    def has_scalar_form(self) -> bool:
-        """Whether every operator can be written scalar by scalar: linear solves and logsumexp cannot."""
+    def scalar_operations(self) -> int | None:
+        """Number of operations scalar by scalar; None where an operator has no such form, as linear solves."""
         try:
-            ca.Function("nlp", [self.x, self.p], [self.f, self.g]).expand()
+            return int(ca.Function("nlp", [self.x, self.p], [self.f, self.g]).expand().n_instructions())
         except RuntimeError:
-            return False
-        return True
+            return None
+
+    @property
+    def suits_scalars(self) -> bool:
+        """Whether scalar expressions are faster than vectors."""
+        if self.entries < SCALAR:
+            return self.scalar_operations is not None
+        return self.operators * self.entries <= FEW and (self.scalar_operations or FEW + 1) <= FEW
 
     @cached_property
     def slope(self) -> Any:
@@ -139,7 +149,8 @@ def _build(problem: al.BoundProblem, algebra: al.algebra.Algebra) -> Program:
     objective = ca.MX(0) if problem.problem.objective is None else f
     entries = float(np.mean(counts)) if counts else 1.0
     scale = ca.MX.sym("scale")
-    return Program(algebra.key, x, ca.vertcat(p, scale), scale * objective, ca.vertcat(equality, inequality), entries)
+    g = ca.vertcat(equality, inequality)
+    return Program(algebra.key, x, ca.vertcat(p, scale), scale * objective, g, len(algebra.operations), entries)
 
 
 def ca_tuple(results: Any) -> tuple[Any, ...]:
@@ -162,8 +173,9 @@ def _compile(settings: AbstractCasADi, program: Program) -> Compiled:
     note = ""
     if limited and settings.hessian == "auto":
         note = f"limited-memory Hessian, because the exact one has {nonzeros} nonzeros (hessian='exact' insists)"
-    expand = program.entries < SCALAR if settings.expand == "auto" else settings.expand == "yes"
-    expand = expand and program.has_scalar_form
+    expand = settings.expand == "yes" and program.scalar_operations is not None
+    if settings.expand == "auto":
+        expand = program.suits_scalars
     nlp = {"x": program.x, "p": program.p, "f": program.f, "g": program.g}
     if isinstance(settings, IPOPT):
         return Compiled(_ipopt(settings, nlp, limited, expand), note)

@@ -28,8 +28,8 @@ class AbstractCasADi(al.AbstractSolver):
         time_limit: seconds for one instance, None for no limit.
         hessian: ``"exact"``, or ``"limited-memory"`` (from gradients only), or ``"auto"``: exact as long as it has at
             most 50 000 nonzeros; the messages of the solution say when it is not.
-        expand: write the functions scalar by scalar. Faster for problems built by Python loops over scalars, much
-            slower for vectors; ``"auto"`` decides by the mean length of what the operators work on.
+        expand: write the functions scalar by scalar. Faster for small problems and for those built by Python loops over
+            scalars, much slower for vectors; ``"auto"`` decides by the number and the length of the operations.
     """
 
     tol: float = 1e-8
