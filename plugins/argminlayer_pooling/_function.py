@@ -182,6 +182,8 @@ def _vectors(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor)
     if bool(bad.any()):
         rows, u = rows.without(bad), u.masked_fill(bad[:, None], 0.0)
         cotangent = cotangent.masked_fill(bad[:, None], 0.0)
+    if len(rows.x) == 0:
+        return [torch.zeros_like(rows.x), torch.zeros_like(rows.x[:, 0]), rows.alpha, rows.alpha]
     parts = [vector_derivative(penalty, block, u[where], cotangent[where]) for where, block in rows.blocks()]
     grads = [torch.cat(part) for part in zip(*parts, strict=True)]
     for grad in grads:

@@ -52,8 +52,10 @@ class _Pooling(al.ArgminLayer):
         """Return the pooled dimensions, counted from the front.
 
         Raises:
-            ProblemError: there is no such dimension, one is named twice, or they hold nothing.
+            ProblemError: no floats, no such dimension, one is named twice, or they hold nothing.
         """
+        if not x.is_floating_point():
+            raise al.ProblemError(f"the input has dtype {x.dtype}; pooling needs floats: pass x.float()")
         if any(not -x.ndim <= d < x.ndim for d in self.dim):
             raise al.ProblemError(
                 f"the dimensions to pool are {self.dim}, but the input has shape {tuple(x.shape)}; give dim= among its "

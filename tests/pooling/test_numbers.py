@@ -181,6 +181,8 @@ def test_what_cannot_be_pooled_is_refused_in_words():
         RobustPool("huber", shape=1.0)
     with pytest.raises(al.ProblemError, match=r"dimensions to pool are \(-2, -1\), but.*shape \(4,\)"):
         RobustPool("huber")(torch.zeros(4))
+    with pytest.raises(al.ProblemError, match=r"dtype torch\.int64; pooling needs floats"):
+        RobustPool("huber")(torch.zeros(4, 4, dtype=torch.int64))
     with pytest.raises(al.ProblemError, match="name each once"):
         RobustPool("huber", dim=(0, 0))(torch.zeros(4))
     x, problem = torch.randn(2, 3), pooling_problem("huber", weighted=True)

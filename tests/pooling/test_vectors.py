@@ -146,6 +146,15 @@ def test_weights_count_points_and_items_stay_alone():
     assert torch.allclose(y[0], pool(x)[0])
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_an_empty_batch_has_an_empty_result_and_gradient(penalty):
+    for layer in (RobustPool, RobustVectorPool):
+        x = torch.zeros(0, 3, 2, 2, requires_grad=True)
+        y = layer(penalty)(x)
+        assert y.shape == (0, 3)
+        assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
+
+
 def test_maps_of_features_are_pooled_to_vectors():
     x = torch.randn(2, 5, 4, 3)
     pool = RobustVectorPool("pseudo-huber")
