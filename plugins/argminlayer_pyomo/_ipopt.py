@@ -65,6 +65,9 @@ def _solve_in_process(solver: Ipopt, instance: Instance) -> al.Point:
     except RuntimeError as error:
         return al.Point(torch.from_numpy(instance.start), al.Status.BREAKDOWN, message=f"ipopt in casadi: {error}")
     said = statistics["return_status"]
+    if said == "User_Requested_Stop":
+        # nothing but Ctrl-C asks for it: CasADi swallows the interrupt and ends one solve of many
+        raise KeyboardInterrupt
     value, forces = (torch.from_numpy(result[name].full()[:, 0]) for name in ("x", "lam_g"))
     return al.Point(
         value=value,

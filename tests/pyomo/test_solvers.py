@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -185,8 +186,6 @@ def runs(process):
 
 
 def test_an_interrupted_solve_ends_its_program_and_leaves_nothing(fake_ipopt, monkeypatch):
-    import subprocess
-
     fake_ipopt("#!/bin/sh\nsleep 60\n")
     ended = []
 
@@ -201,6 +200,23 @@ def test_an_interrupted_solve_ends_its_program_and_leaves_nothing(fake_ipopt, mo
     with pytest.raises(KeyboardInterrupt):
         solved(hard(), [1.0], "pyomo.ipopt", route="executable")
     assert ended[0].poll() is not None
+
+
+def test_an_interrupt_that_casadi_swallows_ends_the_whole_call(monkeypatch):
+    import casadi
+
+    from argminlayer_pyomo import _ipopt
+
+    class Interrupted:
+        def __call__(self, **given):
+            return {"x": casadi.DM(given["x0"]), "lam_g": casadi.DM(0, 1)}
+
+        def stats(self):
+            return {"return_status": "User_Requested_Stop", "iter_count": 1}
+
+    monkeypatch.setattr(_ipopt, "_compile", lambda *given: (Interrupted(), ""))
+    with pytest.raises(KeyboardInterrupt):
+        solved(hard(), [1.0], "pyomo.ipopt", route="casadi")
 
 
 def test_a_temporary_folder_that_cannot_be_written_is_named_with_a_way_out(fake_ipopt, monkeypatch, tmp_path):
@@ -332,8 +348,6 @@ def test_the_model_is_compiled_once_for_many_solves(monkeypatch):
 
 
 def test_importing_the_plugin_imports_no_modelling_library():
-    import subprocess
-
     code = "import argminlayer_pyomo, sys; print(sorted({'pyomo', 'casadi', 'highspy'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
