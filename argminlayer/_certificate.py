@@ -92,7 +92,9 @@ def measure(
         lam: (batch, q).
         accuracy: below this a slack or a pull counts as zero.
     """
-    _, descent = bound.gradient(z)
+    value, descent = bound.gradient(z)
+    # outside its domain a function may have a finite gradient
+    descent = torch.where(value.isfinite()[:, None], descent, torch.nan)
     h, A = jacobian_of(bound, "equality", z)
     g, G = jacobian_of(bound, "inequality", z)
     extent = 1.0 + z.abs().amax(-1, keepdim=True) if z.shape[-1] else z.new_ones(z.shape[0], 1)

@@ -635,3 +635,9 @@ def test_a_function_that_changes_its_parameters_in_place_is_refused_before_it_do
     with pytest.raises(al.ProblemError, match="objective changes its parameters in place"):
         al.argmin(al.Problem(changing, "(n)->(n)"), x)
     assert x.tolist() == [1.0, 2.0]
+
+
+def test_a_point_where_the_objective_is_not_a_number_is_no_solution_though_its_gradient_is_finite():
+    problem = al.Problem(lambda u, x: (x - 2.0 + 0.0 * u).log().sum() + u.square().sum(), "(n)->(n)")
+    solution = al.certify(problem, torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    assert solution.status == al.Status.NOT_FINITE
