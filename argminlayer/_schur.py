@@ -81,7 +81,7 @@ class SchurSystem(AbstractSystem):
         """See :meth:`AbstractSystem.solve`."""
         top, equality, inequality, bound = right
         used = self.used[..., None]
-        inequality = inequality.gather(1, self._positions(inequality))
+        inequality = inequality.gather(1, self._positions(inequality)) if used.shape[1] else inequality[:, :0]
         if self.held:
             fixed = self.active.fixed[..., None]
             held = torch.where(fixed, -bound, 0.0)
@@ -140,6 +140,8 @@ class SchurSystem(AbstractSystem):
     def _scatter(self, values: Tensor) -> Tensor:
         """Return (batch, k, c) values at their places among all inequalities, zero elsewhere."""
         full = values.new_zeros(values.shape[0], self.active.inequality.shape[-1], values.shape[-1])
+        if values.shape[1] == 0:
+            return full
         return full.scatter(1, self._positions(values), values * self.used[..., None])
 
 

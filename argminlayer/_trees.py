@@ -1,7 +1,7 @@
 """Nested dataclasses of tensors as flat tuples and back: what autograd and torch.func transforms can see."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -26,8 +26,15 @@ def count_tensors(kind: type) -> int:
 
 def build(kind: type[T], tensors: Iterable[Tensor]) -> T:
     """Return an instance of a nested dataclass from its tensors: the inverse of :func:`tensors_of`."""
-    remaining, inners = iter(tensors), _kinds(kind)  # type: ignore[arg-type]
-    return kind(*(next(remaining) if inner is Tensor else build(inner, remaining) for inner in inners))
+    built: T = _builder(kind)(iter(tensors))  # type: ignore[arg-type]
+    return built
+
+
+@functools.cache
+def _builder(kind: Any) -> Callable[[Iterator[Tensor]], Any]:
+    """Return what takes the tensors of an instance from an iterator and makes the instance."""
+    takers = [next if inner is Tensor else _builder(inner) for inner in _kinds(kind)]
+    return lambda remaining: kind(*[take(remaining) for take in takers])
 
 
 @functools.cache
