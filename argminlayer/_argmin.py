@@ -155,6 +155,7 @@ def certify(
             iterations=torch.full_like(status, -1),
             messages=("",) * bound.batch,
             solver=GIVEN,
+            gap=refined.certificate.gap,
         )
         return found, z
 
@@ -249,7 +250,9 @@ def _runner(
             accepted.reshape(shape), status.reshape(shape), certificate.reshape(shape), found.solver, found.messages
         )
         record.seconds = time.perf_counter() - began
-        found = replace(found, status=status, point=find_kinks(bound, found.point))
+        point = find_kinks(bound, found.point)
+        point = replace(point, certificate=replace(point.certificate, gap=found.gap))
+        found = replace(found, status=status, point=point)
         linear = backward.linearize(bound, found.point)
         record.systems = linear.systems
         return _outcome(found, z, accepted, linear)

@@ -216,6 +216,7 @@ def _certificate(
         consistent=consistent,
         regular=consistent & (freedom == 0),
         regularised=torch.zeros_like(error),
+        gap=torch.full_like(error, torch.inf),
         smooth=torch.ones_like(consistent),
     )
 

@@ -65,6 +65,7 @@ def _certificate(form: QuadraticForm, found: QuadraticFound) -> Certificate:
         "regular": zero == 0,
         "smooth": zero == 0,
         "regularised": np.zeros(form.batch),
+        "gap": np.full(form.batch, np.inf),
     }
     return Certificate(**{name: torch.from_numpy(np.ascontiguousarray(field)) for name, field in fields.items()})
 

@@ -30,6 +30,7 @@ class Found:
     iterations: Tensor
     messages: tuple[str, ...]
     solver: str
+    gap: Tensor
 
 
 def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> Found:
@@ -101,6 +102,7 @@ def _attempt(bound: BoundProblem, solver: AbstractSolver, start: Tensor) -> Foun
         iterations=torch.full_like(status, -1) if iterations is None else iterations,
         messages=candidate.messages or ("",) * bound.batch,
         solver=solver.name,
+        gap=torch.full_like(point.residual, torch.inf) if candidate.gap is None else candidate.gap,
     )
 
 
@@ -141,6 +143,7 @@ def _check_candidate(bound: BoundProblem, solver: AbstractSolver, candidate: Can
         "equality": (bound.batch, bound.equalities),
         "inequality": (bound.batch, bound.inequalities),
         "iterations": (bound.batch,),
+        "gap": (bound.batch,),
     }
     for name, shape in expected.items():
         tensor = getattr(candidate, name)
@@ -196,4 +199,5 @@ def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Fou
         iterations=put(best.iterations, trial.iterations),
         messages=tuple(messages.get(i, old) for i, old in enumerate(best.messages)),
         solver=names,
+        gap=put(best.gap, trial.gap),
     )

@@ -110,6 +110,8 @@ class Certificate:
             gives NaN with ``throw=False``.
         regularised: what the backward rule added to the diagonal of the Hessian of the Lagrangian to make the
             derivative unique; zero where nothing was.
+        gap: how far, at most, the objective lies above its global minimum, where the solver has proved it; infinite
+            where it has not.
         smooth: whether no kink of the objective or of an active constraint was found at the point. At a kink (zero
             entries of an absolute value, ties of a maximum) derivatives as torch has them say nothing of the solution.
     """
@@ -128,6 +130,7 @@ class Certificate:
     consistent: Tensor
     regular: Tensor
     regularised: Tensor
+    gap: Tensor
     smooth: Tensor
 
     def reshape(self, shape: torch.Size) -> "Certificate":

@@ -79,6 +79,8 @@ class Candidate:
         inequality: multipliers lambda, (batch, q), or None. Given together with ``equality``, or not at all.
         iterations: (batch,), -1 where unknown.
         messages: the solver's own words for each instance.
+        gap: how far, at most, the objective lies above its global minimum, (batch,), from a solver that proves it;
+            infinite where it does not.
     """
 
     value: Tensor
@@ -87,6 +89,7 @@ class Candidate:
     inequality: Tensor | None = None
     iterations: Tensor | None = None
     messages: tuple[str, ...] = ()
+    gap: Tensor | None = None
 
 
 @dataclass(frozen=True)

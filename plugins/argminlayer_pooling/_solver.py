@@ -112,10 +112,11 @@ class Robust(al.AbstractDirectSolver):
         penalty = penalty_of(data["penalty"], shape)
         if data["vectors"]:
             value, rest = pool_blocks(penalty, rows, self.starts, self.sample)
+            gap = None
             said, solved = "the last step of the descent was {0:.1e} alpha", rest <= SETTLED
         else:
             value, rest = minimise(penalty, rows)
-            value = value[:, None]
+            value, gap = value[:, None], rest * rows.total
             said, solved = "the objective is within {0:.1e} of the global minimum, per unit of weight", rest <= PROVED
         status = torch.where(solved, int(al.Status.SOLVED), int(al.Status.MAX_ITERATIONS))
-        return al.Candidate(value=value, status=status, messages=tuple(map(said.format, rest.tolist())))
+        return al.Candidate(value=value, status=status, messages=tuple(map(said.format, rest.tolist())), gap=gap)

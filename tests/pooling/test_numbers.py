@@ -270,3 +270,4 @@ def test_a_solution_says_how_near_it_is_to_the_global_minimum(penalty):
     solution = al.solve(pool.problem, x, *pool.parameters(), solver=Robust())
     assert bool(solution.ok.all())
     assert all("of the global minimum" in message for message in solution.messages)
+    assert (solution.certificate.gap <= 1e-8).all()
