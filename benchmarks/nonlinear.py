@@ -3,13 +3,14 @@
 First: 128 instances, n = 10, one equality, two nonlinear inequalities. ``solve`` is what the plugin does for a call
 (record, find the model, run the compiled solver, read the answers); ``whole`` is ``al.solve``, which also binds,
 certifies and refines. By hand: the same model written in CasADi, solved by ``nlpsol(...).map(128)``; and SLSQP with
-torch callbacks for every instance.
+torch callbacks for every instance; and pounce.torch, if it is installed.
 
 Second: a pendulum by collocation, n = 3000: what a first call pays (record, build, make, solve), and a second.
 
 Prints medians of processor time in milliseconds, one thread: other work on the machine disturbs it less. Half a minute.
 """
 
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,6 +110,24 @@ def slsqp() -> None:
         )
 
 
+def pounce() -> Callable[[], object]:
+    """Return the batched solve of pounce.torch, which differentiates the same functions."""
+    from pounce.torch import TorchProblem
+
+    x = parameters()
+    problem = TorchProblem(
+        f=objective,
+        g=lambda u, p: torch.cat([equality(u, p)[None], inequality(u, p)]),
+        n=SIZE,
+        m=3,
+        p_example=x[0],
+        cl=[0.0, -1e19, -1e19],
+        cu=[0.0, 0.0, 0.0],
+        options={"print_level": 0},
+    )
+    return lambda: problem.batched_solve(x, torch.zeros(BATCH, SIZE, dtype=torch.float64))
+
+
 def batches() -> rich.table.Table:
     """Return the table of the batch of programs."""
     from argminlayer_casadi import IPOPT, SQP
@@ -138,6 +157,8 @@ def batches() -> rich.table.Table:
         plugin = sorted(spent)[len(spent) // 2]
         table.add_row(kind.name, f"{plugin:.1f}", f"{alone:.1f}", f"{plugin / alone:.2f}", f"{whole:.1f}")
     table.add_row("SLSQP, torch callbacks", f"{median(slsqp, 1):.0f}", "", "", "")
+    if importlib.util.find_spec("pounce"):
+        table.add_row("pounce.torch, batched_solve", f"{median(pounce()):.0f}", "", "", "")
     return table
 
 
