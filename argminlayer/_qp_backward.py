@@ -361,7 +361,7 @@ def _gradients(task: QuadraticTask, found: tuple[Any, ...], shapes: list[torch.S
 
 def _outer(task: QuadraticTask, shape: torch.Size, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Return ``a b' + c d'`` of every instance in the shape of a block, summed over what shares it."""
-    if len(a) > 1 and shape[:-2].numel() == 1:
+    if shape[:-2].numel() == 1:
         return (a.T @ b + c.T @ d).reshape(shape)
     stack = torch.stack if isinstance(a, Tensor) else np.stack
     return _summed(task, shape, stack((a, c), 2) @ stack((b, d), 1), 2)
