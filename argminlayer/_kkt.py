@@ -55,6 +55,53 @@ class ActiveSet:
         return ActiveSet(self.inequality[index], self.at_lower[index], self.at_upper[index])
 
 
+@dataclass(frozen=True)
+class ActiveRows:
+    """The active inequalities of each instance gathered into as few rows as the instance with most of them needs.
+
+    Attributes:
+        positions: (batch, k) of the active inequalities, k the largest count in the batch.
+        used: (batch, k) whether a position is active, or fills up the row.
+        total: number of all inequalities, q.
+    """
+
+    positions: Tensor
+    used: Tensor
+    total: int
+
+    @classmethod
+    def of(cls, active: Tensor) -> "ActiveRows":
+        """Return the rows of a mask (batch, q)."""
+        k = int(active.sum(-1).max()) if active.numel() else 0
+        positions = torch.argsort(active.to(torch.int8), dim=-1, descending=True, stable=True)[:, :k]
+        return cls(positions, active.gather(-1, positions), active.shape[-1])
+
+    @property
+    def count(self) -> int:
+        """Number of rows, k."""
+        return self.positions.shape[1]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return (batch, q, c) values at the positions, (batch, k, c), zero where not used."""
+        if self.count == 0:
+            return values[:, :0]
+        return values.gather(1, self._index(values)) * self.used[..., None]
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Return (batch, k, c) values at their places among all inequalities, zero elsewhere."""
+        full = values.new_zeros(values.shape[0], self.total, values.shape[-1])
+        if self.count == 0:
+            return full
+        return full.scatter(1, self._index(values), values * self.used[..., None])
+
+    def select(self, index: Tensor) -> "ActiveRows":
+        """Return the rows of the instances in ``index``."""
+        return ActiveRows(self.positions[index], self.used[index], self.total)
+
+    def _index(self, values: Tensor) -> Tensor:
+        return self.positions[..., None].expand(*self.positions.shape, values.shape[-1])
+
+
 class AbstractSystem(abc.ABC):
     """A factorised KKT matrix of every instance, in whatever form suits its structure.
 

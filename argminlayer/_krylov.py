@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ._dense import gather_active
-from ._kkt import AbstractSystem, ActiveSet, Vector
+from ._kkt import AbstractSystem, ActiveRows, ActiveSet, Vector
 from ._linear import SymmetricFactor, select_factor
 from ._matrices import AbstractMatrix
 
@@ -37,9 +36,8 @@ class KrylovSystem(AbstractSystem):
     Attributes:
         hessian: H.
         equality: A, (batch, p, n).
-        rows: (batch, k) positions of the active inequalities.
-        used: (batch, k) whether a position is active, or fills up the row.
-        inequality: G at these positions, (batch, k, n).
+        rows: where the active inequalities are.
+        inequality: G of these, (batch, k, n), zero where not used.
         active: the active set.
         scale: of the variables, (batch, n, 1), zero where they are held at a bound.
         border: C in scaled variables, (batch, p + k, n).
@@ -49,8 +47,7 @@ class KrylovSystem(AbstractSystem):
 
     hessian: AbstractMatrix
     equality: Tensor
-    rows: Tensor
-    used: Tensor
+    rows: ActiveRows
     inequality: Tensor
     active: ActiveSet
     scale: Tensor
@@ -61,32 +58,32 @@ class KrylovSystem(AbstractSystem):
     @classmethod
     def of(cls, hessian: AbstractMatrix, equality: Tensor, inequality: Tensor, active: ActiveSet) -> "KrylovSystem":
         """Prepare the projection and look for negative curvature."""
-        rows, used, gathered = gather_active(inequality, active.inequality)
+        rows = ActiveRows.of(active.inequality)
+        gathered = rows.gather(inequality)
         scale = torch.where(active.fixed, 0.0, _diagonal_scale(hessian, active.fixed))[..., None]
         border = torch.cat([equality, gathered], dim=1) * scale.mT
-        unused = torch.cat([torch.zeros_like(equality[..., 0]), (~used).to(border.dtype)], dim=1)
+        unused = torch.cat([torch.zeros_like(equality[..., 0]), (~rows.used).to(border.dtype)], dim=1)
         gram = SymmetricFactor.of(border @ border.mT + torch.diag_embed(unused), 0)
-        plain = cls(hessian, equality, rows, used, gathered, active, scale, border, gram, active.count)
+        plain = cls(hessian, equality, rows, gathered, active, scale, border, gram, active.count)
         return replace(plain, negatives=_negative_ritz_values(plain._tangent_product, scale))
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`; NaN where MINRES does not come near a solution."""
         top, equality, inequality, bound = right
-        fixed, used = self.active.fixed[..., None], self.used[..., None]
+        fixed = self.active.fixed[..., None]
         held = torch.where(fixed, -bound, 0.0)
-        inequality = inequality.gather(1, self._positions(inequality))
-        wanted = torch.cat([equality - self.equality @ held, (inequality - self.inequality @ held) * used], dim=1)
+        gathered = self.rows.gather(inequality)
+        wanted = torch.cat([equality - self.equality @ held, gathered - self.inequality @ held], dim=1)
         normal = self.border.mT @ self.gram.solve(wanted)
         force = self.scale * (top - self.hessian.times(held + self.scale * normal))
         columns = [minres(self._tangent_product, self._project(c), ROUNDING * _norm(c)) for c in force.split(1, dim=-1)]
         moved = normal + (torch.cat(columns, dim=-1) if columns else force)
         u = self.scale * moved + held
         left = top - self.hessian.times(u)
-        a, b = self.gram.solve(self.border @ (self.scale * left)).split([self.equality.shape[1], used.shape[1]], dim=1)
-        b = b * used
+        forces = self.gram.solve(self.border @ (self.scale * left))
+        a, b = forces.split([self.equality.shape[1], self.rows.count], dim=1)
         pushed = self.equality.mT @ a + self.inequality.mT @ b - left
-        full = b.new_zeros(b.shape[0], self.active.inequality.shape[-1], b.shape[-1])
-        return u, a, full.scatter(1, self._positions(b), b), torch.where(fixed, pushed, 0.0)
+        return u, a, self.rows.scatter(b), torch.where(fixed, pushed, 0.0)
 
     def _project(self, vector: Tensor) -> Tensor:
         if self.border.shape[1] == 0:
@@ -99,9 +96,10 @@ class KrylovSystem(AbstractSystem):
 
     def select(self, index: Tensor) -> "KrylovSystem":
         """See :meth:`AbstractSystem.select`."""
-        names = ("equality", "rows", "used", "inequality", "scale", "border", "negatives")
+        names = ("equality", "inequality", "scale", "border", "negatives")
         return replace(
             self,
+            rows=self.rows.select(index),
             hessian=self.hessian.select(index),
             active=self.active.select(index),
             gram=select_factor(self.gram, index),
@@ -112,18 +110,13 @@ class KrylovSystem(AbstractSystem):
     def kernel(self) -> Vector:
         """See :attr:`AbstractSystem.kernel`: redundant constraints; what H annihilates is not known."""
         y, p = self.gram.kernel, self.equality.shape[1]
-        b = y[:, p:] * self.used[..., None]
         u = y.new_zeros(y.shape[0], self.scale.shape[1], y.shape[-1])
-        full = y.new_zeros(y.shape[0], self.active.inequality.shape[-1], y.shape[-1])
-        return u, y[:, :p], full.scatter(1, self._positions(b), b), u
+        return u, y[:, :p], self.rows.scatter(y[:, p:]), u
 
     @property
     def negative(self) -> Tensor:
         """See :attr:`AbstractSystem.negative`; of several negative eigenvalues some may go unseen."""
         return self.negatives
-
-    def _positions(self, values: Tensor) -> Tensor:
-        return self.rows[..., None].expand(*self.rows.shape, values.shape[-1])
 
 
 def minres(product: Callable[[Tensor], Tensor], right: Tensor, noise: Tensor | float = 0.0) -> Tensor:

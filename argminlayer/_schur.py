@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ._dense import gather_active
-from ._kkt import AbstractSystem, ActiveSet, Vector
+from ._kkt import AbstractSystem, ActiveRows, ActiveSet, Vector
 from ._linear import SymmetricFactor, select_factor
 from ._matrices import BlockMatrix, block_product
 
@@ -24,9 +23,8 @@ class SchurSystem(AbstractSystem):
     Attributes:
         hessian: H.
         equality: A, (batch, p, n).
-        rows: (batch, k) positions of the active inequalities.
-        used: (batch, k) whether a position is active, or fills up the row.
-        inequality: G at these positions, (batch, k, n).
+        rows: where the active inequalities are.
+        inequality: G of these, (batch, k, n), zero where not used.
         active: the active set.
         held: whether any variable is held at a bound.
         fill: diagonal that stands for variables held at a bound, (batch, 1).
@@ -39,8 +37,7 @@ class SchurSystem(AbstractSystem):
 
     hessian: BlockMatrix
     equality: Tensor
-    rows: Tensor
-    used: Tensor
+    rows: ActiveRows
     inequality: Tensor
     active: ActiveSet
     held: bool
@@ -61,7 +58,8 @@ class SchurSystem(AbstractSystem):
             inequality: Jacobian of all inequalities, (batch, q, n).
             active: the active set.
         """
-        rows, used, gathered = gather_active(inequality, active.inequality)
+        rows = ActiveRows.of(active.inequality)
+        gathered = rows.gather(inequality)
         held = bool(active.fixed.any())
         inverse, negative, fill = _invert(hessian, active.fixed if held else None)
         if inverse is None:
@@ -70,18 +68,15 @@ class SchurSystem(AbstractSystem):
         if held:
             border = torch.where(active.fixed[:, None], 0.0, border)
         lifted = hessian.grouping.vector(block_product(inverse, hessian.grouping.blocks(border.mT)))
-        edge = torch.cat([hessian.sign, torch.zeros_like(equality[..., 0]), (~used).to(border.dtype)], dim=1)
+        edge = torch.cat([hessian.sign, torch.zeros_like(equality[..., 0]), (~rows.used).to(border.dtype)], dim=1)
         complement = border @ lifted + torch.diag_embed(edge)
         factor = SymmetricFactor.of(0.5 * (complement + complement.mT), 0)
-        return cls(
-            hessian, equality, rows, used, gathered, active, held, fill, inverse, border, lifted, factor, negative
-        )
+        return cls(hessian, equality, rows, gathered, active, held, fill, inverse, border, lifted, factor, negative)
 
     def solve(self, right: Vector) -> Vector:
         """See :meth:`AbstractSystem.solve`."""
         top, equality, inequality, bound = right
-        used = self.used[..., None]
-        inequality = inequality.gather(1, self._positions(inequality)) if used.shape[1] else inequality[:, :0]
+        inequality = self.rows.gather(inequality)
         if self.held:
             fixed = self.active.fixed[..., None]
             held = torch.where(fixed, -bound, 0.0)
@@ -92,13 +87,13 @@ class SchurSystem(AbstractSystem):
         low, p = self.hessian.low.shape[-1], self.equality.shape[1]
         y = u.new_zeros(u.shape[0], self.border.shape[1], u.shape[-1])
         if self.border.shape[1]:
-            wanted = torch.cat([u.new_zeros(u.shape[0], low, u.shape[-1]), equality, inequality * used], dim=1)
+            wanted = torch.cat([u.new_zeros(u.shape[0], low, u.shape[-1]), equality, inequality], dim=1)
             y = self.factor.solve(self.border @ u - wanted)
             # the product of long thin matrices is slow as a matrix product
             thin = y.shape[1] == y.shape[2] == 1
             u = torch.addcmul(u, self.lifted, y, value=-1.0) if thin else u - self.lifted @ y
         a, b = y[:, low : low + p], y[:, low + p :]
-        return u, a, self._scatter(b), self._force(right[0], u, a, b)
+        return u, a, self.rows.scatter(b), self._force(right[0], u, a, b)
 
     def _force(self, top: Tensor, u: Tensor, a: Tensor, b: Tensor) -> Tensor:
         if not self.held:
@@ -108,10 +103,11 @@ class SchurSystem(AbstractSystem):
 
     def select(self, index: Tensor) -> "SchurSystem":
         """See :meth:`AbstractSystem.select`."""
-        names = ("equality", "rows", "used", "inequality", "fill", "inverse", "border", "lifted", "blocks_negative")
+        names = ("equality", "inequality", "fill", "inverse", "border", "lifted", "blocks_negative")
         return replace(
             self,
             hessian=self.hessian.select(index),
+            rows=self.rows.select(index),
             active=self.active.select(index),
             factor=select_factor(self.factor, index),
             **{name: getattr(self, name)[index] for name in names},
@@ -122,7 +118,7 @@ class SchurSystem(AbstractSystem):
         """See :attr:`AbstractSystem.kernel`."""
         y, low, p = self.factor.kernel, self.hessian.low.shape[-1], self.equality.shape[1]
         u = -self.lifted @ y
-        return u, y[:, low : low + p], self._scatter(y[:, low + p :]), torch.zeros_like(u)
+        return u, y[:, low : low + p], self.rows.scatter(y[:, low + p :]), torch.zeros_like(u)
 
     @property
     def negative(self) -> Tensor:
@@ -133,16 +129,6 @@ class SchurSystem(AbstractSystem):
         positive = size - self.factor.negative - nullity
         signs = (self.hessian.sign > 0).sum(-1)
         return self.blocks_negative + positive - signs - (size - low) + self.redundant
-
-    def _positions(self, values: Tensor) -> Tensor:
-        return self.rows[..., None].expand(*self.rows.shape, values.shape[-1])
-
-    def _scatter(self, values: Tensor) -> Tensor:
-        """Return (batch, k, c) values at their places among all inequalities, zero elsewhere."""
-        full = values.new_zeros(values.shape[0], self.active.inequality.shape[-1], values.shape[-1])
-        if values.shape[1] == 0:
-            return full
-        return full.scatter(1, self._positions(values), values * self.used[..., None])
 
 
 def _invert(hessian: BlockMatrix, fixed: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
