@@ -257,6 +257,8 @@ def test_options_out_of_range_are_refused(options, message):
 
 INTERRUPTED = """
 import os, signal, threading, torch, argminlayer as al
+# a shell that runs the tests in the background makes its children ignore interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def chain(u, x):
     return (100 * (u[1:] - u[:-1] ** 2) ** 2 + (x - u[:-1]) ** 2).sum()
 problem = al.Problem(chain, "()->(1500)", start=torch.sin(1.7 * torch.arange(1500, dtype=torch.float64)))
@@ -271,12 +273,10 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_ends_the_whole_call():
-    def said():
-        command = [sys.executable, "-c", INTERRUPTED]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-    # Python itself loses an interrupt that arrives in a destructor
-    assert any("interrupted" in said() for _ in range(3))
+    said = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert "interrupted" in said
 
 
 def test_without_casadi_its_solvers_say_what_to_install():
