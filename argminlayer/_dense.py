@@ -1,12 +1,12 @@
 """KKT systems as dense matrices: exact in every case, at a cost that grows with the cube of the number of variables."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ._kkt import AbstractSystem, ActiveRows, ActiveSet, Vector
-from ._linear import SymmetricFactor, select_factor
+from ._linear import SymmetricFactor
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,6 @@ class DenseSystem(AbstractSystem):
         u, a, b = self.factor.solve(torch.cat(lifted, dim=1)).split(sizes, dim=1)
         force = self.hessian @ u + self.equality.mT @ a + self.inequality.mT @ b - top
         return u, a, self.rows.scatter(b), torch.where(fixed, force, 0.0)
-
-    def select(self, index: Tensor) -> "DenseSystem":
-        """See :meth:`AbstractSystem.select`."""
-        return replace(
-            self,
-            rows=self.rows.select(index),
-            active=self.active.select(index),
-            factor=select_factor(self.factor, index),
-            **{name: getattr(self, name)[index] for name in ("hessian", "equality", "inequality", "fill")},
-        )
 
     @property
     def kernel(self) -> Vector:

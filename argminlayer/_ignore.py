@@ -84,9 +84,6 @@ class _HessianAlone(AbstractSystem):
         equality, inequality, held = map(torch.zeros_like, rest)
         return u, equality, inequality, held
 
-    def select(self, index: torch.Tensor) -> "_HessianAlone":
-        return replace(self, active=self.active.select(index), hessian=self.hessian.select(index))
-
     @property
     def kernel(self) -> Vector:
         u, *_ = self.hessian.kernel

@@ -12,7 +12,8 @@ are eliminated. H itself may be singular: only the whole matrix must not be.
 """
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -123,9 +124,18 @@ class AbstractSystem(abc.ABC):
             matrix is singular.
         """
 
-    @abc.abstractmethod
-    def select(self, index: Tensor) -> "AbstractSystem":
-        """Return the systems of the instances in ``index``, a vector of positions in the batch."""
+    def select(self, index: Tensor) -> Self:
+        """Return the systems of the instances in ``index``, a vector of positions in the batch.
+
+        A system is a dataclass: its tensors are indexed, and parts that can select are asked to.
+        """
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        moved = {
+            name: part[index] if isinstance(part, Tensor) else part.select(index)
+            for name, part in parts.items()
+            if hasattr(part, "select")
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
 
     @property
     @abc.abstractmethod

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._kkt import AbstractSystem, ActiveRows, ActiveSet, Vector
-from ._linear import SymmetricFactor, select_factor
+from ._linear import SymmetricFactor
 from ._matrices import AbstractMatrix
 
 TOLERANCE = 1e-13
@@ -93,18 +93,6 @@ class KrylovSystem(AbstractSystem):
     def _tangent_product(self, vector: Tensor) -> Tensor:
         inside = self._project(vector)
         return self._project(self.scale * self.hessian.times(self.scale * inside))
-
-    def select(self, index: Tensor) -> "KrylovSystem":
-        """See :meth:`AbstractSystem.select`."""
-        names = ("equality", "inequality", "scale", "border", "negatives")
-        return replace(
-            self,
-            rows=self.rows.select(index),
-            hessian=self.hessian.select(index),
-            active=self.active.select(index),
-            gram=select_factor(self.gram, index),
-            **{name: getattr(self, name)[index] for name in names},
-        )
 
     @property
     def kernel(self) -> Vector:

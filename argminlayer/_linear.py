@@ -62,6 +62,10 @@ class SymmetricFactor:
         inverse = (scaled * reciprocal[..., None, :]) @ scaled.mT
         return replace(self, inverse=inverse, negative=((values < 0) & ~null).sum(-1), kernel=_gathered(scaled, null))
 
+    def select(self, index: Tensor) -> "SymmetricFactor":
+        """Return the factors of the matrices in ``index``."""
+        return SymmetricFactor(*(getattr(self, field.name)[index] for field in fields(self)))
+
     def solve(self, rhs: Tensor) -> Tensor:
         """Return ``K^{-1} rhs`` for ``rhs`` (batch, N, k), of least norm where ``K`` is singular."""
         if self.inverse.shape[-1]:
@@ -124,8 +128,3 @@ def _negative_pivots(factor: Tensor, pivots: Tensor) -> Tensor:
 def _probes(size: int, like: Tensor) -> Tensor:
     index = torch.arange(1, size + 1, dtype=like.dtype, device=like.device)
     return torch.stack([torch.ones_like(index), torch.cos(1.618 * index), torch.sin(2.718 * index + 1.0)], dim=-1)
-
-
-def select_factor(factor: SymmetricFactor, index: Tensor) -> SymmetricFactor:
-    """Return the factors of the matrices in ``index``."""
-    return SymmetricFactor(*(getattr(factor, field.name)[index] for field in fields(factor)))

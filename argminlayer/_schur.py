@@ -1,12 +1,12 @@
 """KKT systems whose Hessian is block-diagonal, perhaps plus a low rank: solved by a Schur complement of a few rows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ._kkt import AbstractSystem, ActiveRows, ActiveSet, Vector
-from ._linear import SymmetricFactor, select_factor
+from ._linear import SymmetricFactor
 from ._matrices import BlockMatrix, block_product
 
 CONDITION = 1e-9
@@ -100,18 +100,6 @@ class SchurSystem(AbstractSystem):
             return u.new_zeros(()).expand_as(u)
         force = self.hessian.times(u) + self.equality.mT @ a + self.inequality.mT @ b - top
         return torch.where(self.active.fixed[..., None], force, 0.0)
-
-    def select(self, index: Tensor) -> "SchurSystem":
-        """See :meth:`AbstractSystem.select`."""
-        names = ("equality", "inequality", "fill", "inverse", "border", "lifted", "blocks_negative")
-        return replace(
-            self,
-            hessian=self.hessian.select(index),
-            rows=self.rows.select(index),
-            active=self.active.select(index),
-            factor=select_factor(self.factor, index),
-            **{name: getattr(self, name)[index] for name in names},
-        )
 
     @property
     def kernel(self) -> Vector:

@@ -95,17 +95,7 @@ class SparseSystem(AbstractSystem):
 
     def select(self, index: Tensor) -> "SparseSystem":
         """See :meth:`AbstractSystem.select`."""
-        return replace(
-            self,
-            hessian=self.hessian.select(index),
-            equality=self.equality.select(index),
-            inequality=self.inequality.select(index),
-            active=self.active.select(index),
-            fill=self.fill[index],
-            factors=tuple(self.factors[i] for i in index.tolist()),
-            null=self.null[index],
-            negatives=self.negatives[index],
-        )
+        return replace(super().select(index), factors=tuple(self.factors[i] for i in index.tolist()))
 
     @property
     def kernel(self) -> Vector:
