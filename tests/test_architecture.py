@@ -37,6 +37,7 @@ BACK_ENDS = {
 } | {
     "clarabel",
     "daqp",
+    "ecos",
     "highspy",
     "osqp",
     "piqp",
