@@ -33,11 +33,13 @@ from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._smoothing import Smoothing
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
+from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones
 from .hookspecs import hookimpl
 
 __all__ = [
     "KKT",
     "AbstractBackward",
+    "AbstractConeSolver",
     "AbstractDirectSolver",
     "AbstractExperiment",
     "AbstractQuadraticSolver",
@@ -54,6 +56,11 @@ __all__ = [
     "CheckReport",
     "CheckResult",
     "Choice",
+    "ConeAnswer",
+    "ConeForm",
+    "ConePattern",
+    "ConeProgram",
+    "Cones",
     "ExperimentError",
     "Explanation",
     "IgnoreConstraints",

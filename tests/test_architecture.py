@@ -21,6 +21,7 @@ import argminlayer as al
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
+SPARSE = {"argminlayer._sparse", "argminlayer._qp_sparse", "argminlayer.cones._form", "argminlayer.cones._sparse"}
 CORE_MAY_IMPORT = {"argminlayer", "numpy", "pluggy", "rich", "torch", "typer"} | set(sys.stdlib_module_names)
 BACK_ENDS = {
     "PIL",
@@ -195,7 +196,7 @@ def test_the_core_imports_no_plugin_and_no_back_end(path):
     # The conformance suite is for test files, so it alone may use pytest.
     allowed = CORE_MAY_IMPORT | ({"pytest"} if module_name(path).startswith("argminlayer.testing") else set())
     # torch has no sparse direct solver for the CPU; SciPy's is imported when the first sparse system is met.
-    sparse = {"scipy"} if module_name(path) in ("argminlayer._sparse", "argminlayer._qp_sparse") else set()
+    sparse = {"scipy"} if module_name(path) in SPARSE else set()
     for imp in imports(path):
         only_its_types = imp.for_types and imp.root in BACK_ENDS
         late = imp.deferred and imp.root in sparse

@@ -1,0 +1,16 @@
+"""Cone programs: their types, the cones' projections and faces, and the engine that certifies and differentiates."""
+
+from ._form import ConeForm
+from ._pattern import ConePattern, Cones
+from ._program import CONE_PROGRAM, ConeProgram
+from ._solver import AbstractConeSolver, ConeAnswer
+
+__all__ = [
+    "CONE_PROGRAM",
+    "AbstractConeSolver",
+    "ConeAnswer",
+    "ConeForm",
+    "ConePattern",
+    "ConeProgram",
+    "Cones",
+]
