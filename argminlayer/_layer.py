@@ -27,9 +27,11 @@ class ArgminLayer(nn.Module):
         throw: raise when an instance fails; otherwise failed instances are NaN.
         parameters: for a model: which of its components are the layer's parameters.
         variables: for a model: which of its components are returned; the problem has the others after them.
+        **reading: for a model: what else its plugin is to know, such as ``gp=True`` for geometric programs of CVXPY.
 
     Raises:
         ProblemError: not a problem, and no plugin reads it.
+        TypeError: keywords for a model, but a problem is given.
         SolverError: the solver's name is unknown.
     """
 
@@ -43,10 +45,11 @@ class ArgminLayer(nn.Module):
         throw: bool = True,
         parameters: Sequence[Any] | None = None,
         variables: Sequence[Any] | None = None,
+        **reading: Any,
     ):
         super().__init__()
         check_name(solver)
-        self.problem = _as_problem(problem, parameters, variables)
+        self.problem = _as_problem(problem, parameters, variables, reading)
         self.returned = None if variables is None else len(variables)
         self.solver = solver
         self.backward = backward
@@ -82,12 +85,16 @@ class ArgminLayer(nn.Module):
         return f"{self.problem.signature}, solver={name!r}"
 
 
-def _as_problem(model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None) -> Problem:
+def _as_problem(
+    model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None, reading: Mapping[str, Any]
+) -> Problem:
     if isinstance(model, Problem):
+        if reading:
+            raise TypeError(f"ArgminLayer of a Problem got unexpected keyword arguments: {', '.join(reading)}")
         if parameters is not None or variables is not None:
             raise ProblemError("parameters= and variables= belong to a model; a Problem has them in its signature")
         return model
-    problem = _registry.load().read_model(model, parameters, variables)
+    problem = _registry.load().read_model(model, parameters, variables, reading)
     if isinstance(problem, Problem):
         return problem
     readers = ", ".join(plugin.name for plugin in _registry.load().plugins if plugin.reads_models) or "none"

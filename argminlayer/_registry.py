@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ._errors import ArgminError, PluginError
+from ._errors import ArgminError, PluginError, ProblemError
 from ._experiment import AbstractExperiment
 from ._plugin import Contribution, EntryPoint, LoadedPlugin, distribution_of, read_plugin
 from ._problem import Problem
@@ -46,23 +46,27 @@ class Registry:
     failures: Mapping[str, PluginError]
     disabled: tuple[str, ...]
 
-    def read_model(self, model: Any, parameters: Any = None, variables: Any = None) -> Problem | None:
+    def read_model(
+        self, model: Any, parameters: Any = None, variables: Any = None, options: Mapping[str, Any] | None = None
+    ) -> Problem | None:
         """Return the problem of the first plugin, in the order of names, that reads the model; None if none does.
 
         Raises:
-            ArgminError: the plugin that recognises the model refuses it.
+            ArgminError: the plugin that recognises the model refuses it, or takes no options.
             PluginError: a plugin broke on the model, and no other reads it.
         """
         broken: PluginError | None = None
+        told = dict(options or {})
         for name, reader in self.readers.items():
             try:
-                problem = reader(model=model, parameters=parameters, variables=variables)
+                problem = reader(model=model, parameters=parameters, variables=variables, options=told)
             except ArgminError:
                 raise
             except Exception as error:  # noqa: BLE001 - foreign code may raise anything; the next plugin is asked
                 broken = broken or _reading_failed(name, model, error)
             else:
                 if problem is not None:
+                    _refuse_unread(name, reader, told)
                     return problem
         if broken is not None:
             raise broken
@@ -191,6 +195,11 @@ def _failure(entry: EntryPoint, error: BaseException) -> PluginError:
     )
     failure.__cause__ = error
     return failure
+
+
+def _refuse_unread(name: str, reader: Any, options: Mapping[str, Any]) -> None:
+    if options and not any("options" in hook.argnames for hook in reader.get_hookimpls()):
+        raise ProblemError(f"the plugin {name!r} reads this model, but takes no options: leave {sorted(options)} out")
 
 
 def _reading_failed(name: str, model: Any, error: Exception) -> PluginError:

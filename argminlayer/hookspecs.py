@@ -18,7 +18,7 @@ The name on the left is the plugin's name and the prefix of its solvers' names. 
 # mypy: disable-error-code="empty-body"
 # pluggy reads the signature of a specification and never calls it.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def argminlayer_solvers() -> "Sequence[type[AbstractSolver]]":
 
 
 @hookspec(firstresult=True)
-def argminlayer_read_model(model: Any, parameters: Any, variables: Any) -> "Problem | None":
+def argminlayer_read_model(model: Any, parameters: Any, variables: Any, options: Mapping[str, Any]) -> "Problem | None":
     """Return the problem that a foreign model states, or None when the model is not of a kind this plugin reads.
 
     Plugins are asked in the order of their names until one returns a problem. One that recognises the model but
@@ -62,6 +62,9 @@ def argminlayer_read_model(model: Any, parameters: Any, variables: Any) -> "Prob
         variables: which objects of the model are the variables, in the order they are returned; None if not given.
             They are the first variables of the problem; what else the model minimises over follows, and the layer
             does not return it.
+        options: what else the user said of how the model is to be read, as keywords of the layer, such as
+            ``gp=True``. A plugin raises :class:`argminlayer.ProblemError` for those that it does not know; one whose
+            hook leaves this argument out takes none.
 
     Example::
 

@@ -337,6 +337,16 @@ def test_a_model_is_read_by_the_first_plugin_that_recognises_it():
     assert seen == ["a model", (["x"], ["y"])]
 
 
+def test_a_reader_gets_the_options_it_asks_for_and_one_that_takes_none_refuses_them():
+    seen = []
+    registry = load_from([Entry("a", reader(lambda model, options: seen.append(options) or PROBLEM))])
+    assert registry.read_model("a model", options={"gp": True}) is PROBLEM
+    assert seen == [{"gp": True}]
+    plain = load_from([Entry("a", reader(lambda model: PROBLEM))])
+    with pytest.raises(al.ProblemError, match=r"'a' reads this model, but takes no options: leave \['gp'\] out"):
+        plain.read_model("a model", options={"gp": True})
+
+
 def test_a_model_that_nobody_recognises_is_no_problem():
     assert load_from([GOOD, Entry("a", reader(lambda model: None))]).read_model("a model") is None
 

@@ -1,5 +1,8 @@
 """The hooks: solvers, and the reader of CVXPY problems. CVXPY itself is not imported here."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import argminlayer as al
 
 
@@ -7,3 +10,20 @@ import argminlayer as al
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
     return []
+
+
+@al.hookimpl
+def argminlayer_read_model(
+    model: Any, parameters: Sequence[Any] | None, variables: Sequence[Any] | None, options: Mapping[str, Any]
+) -> al.Problem | None:
+    """Return the cone program that a CVXPY problem stands for, None for any other object.
+
+    The only option is ``gp``: whether the problem is a geometric program.
+    """
+    if not any(kind.__module__.partition(".")[0] == "cvxpy" for kind in type(model).__mro__):
+        return None
+    from ._read import read
+
+    if unknown := set(options) - {"gp"}:
+        raise al.ProblemError(f"a CVXPY problem is read with the option gp=True at most, not with {sorted(unknown)}")
+    return read(model, parameters, variables, **options)
