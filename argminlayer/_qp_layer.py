@@ -1,5 +1,6 @@
 """The short way of quadratic programs: read the blocks, choose a solver of the class, solve, certify, differentiate."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -198,39 +199,50 @@ def shapes_of(blocks: dict[str, Tensor]) -> tuple[tuple[int, int, int], torch.Si
         ProblemError: a matrix without its right-hand side, or no block that tells n.
         SignatureError: shapes that do not fit.
     """
+    sizes, lead = _shapes_of(tuple((name, block.shape) for name, block in blocks.items()))
+    for name in ("lower", "upper"):
+        if name in blocks and blocks[name].ndim == 0:
+            blocks[name] = blocks[name].expand(sizes[0])
+    return sizes, lead
+
+
+Shapes = tuple[tuple[str, torch.Size], ...]
+"""Names of blocks with their shapes."""
+
+
+@functools.lru_cache(maxsize=256)
+def _shapes_of(blocks: Shapes) -> tuple[tuple[int, int, int], torch.Size]:
+    """Return the sizes and the batch shape, looked up where the shapes are those of an earlier call."""
+    names = {name for name, _ in blocks}
     for matrix, side in (("G", "h"), ("A", "b")):
-        if (matrix in blocks) != (side in blocks):
-            there, missing = (matrix, side) if matrix in blocks else (side, matrix)
+        if (matrix in names) != (side in names):
+            there, missing = (matrix, side) if matrix in names else (side, matrix)
             raise ProblemError(f"{there} is given without {missing}; give both, or neither")
     sizes: dict[str, int] = {}
     lead = torch.Size()
-    for name, block in blocks.items():
+    for name, shape in blocks:
         dims = CORE[name]
-        depth = block.ndim - len(dims)
+        depth = len(shape) - len(dims)
         if depth < 0:
-            if block.ndim == 0 and name in ("lower", "upper"):
+            if len(shape) == 0 and name in ("lower", "upper"):
                 continue
             raise SignatureError(
-                f"block {name!r} has shape {tuple(block.shape)}, but needs the dimensions ({', '.join(dims)}); leading "
+                f"block {name!r} has shape {tuple(shape)}, but needs the dimensions ({', '.join(dims)}); leading "
                 "dimensions before them are the batch"
             )
-        for dim, size in zip(dims, block.shape[depth:], strict=True):
+        for dim, size in zip(dims, shape[depth:], strict=True):
             if sizes.setdefault(dim, size) != size:
                 raise SignatureError(
-                    f"block {name!r} has shape {tuple(block.shape)}, so {dim} is {size}, but another block has "
+                    f"block {name!r} has shape {tuple(shape)}, so {dim} is {size}, but another block has "
                     f"{dim} = {sizes[dim]}; the blocks are {_listing(blocks)}"
                 )
-        if depth and block.shape[:depth] != lead:
-            lead = _broadcast(lead, block.shape[:depth], blocks)
+        lead = _broadcast(lead, shape[:depth], blocks)
     if "n" not in sizes:
         raise ProblemError("a quadratic program needs at least one of P, q, G and A")
-    for name in ("lower", "upper"):
-        if name in blocks and blocks[name].ndim == 0:
-            blocks[name] = blocks[name].expand(sizes["n"])
     return (sizes["n"], sizes.get("p", 0), sizes.get("m", 0)), lead
 
 
-def _broadcast(one: torch.Size, other: torch.Size, blocks: Mapping[str, Tensor]) -> torch.Size:
+def _broadcast(one: torch.Size, other: torch.Size, blocks: Shapes) -> torch.Size:
     try:
         shape: torch.Size = torch.broadcast_shapes(one, other)
     except RuntimeError as error:
@@ -240,5 +252,5 @@ def _broadcast(one: torch.Size, other: torch.Size, blocks: Mapping[str, Tensor])
     return shape
 
 
-def _listing(blocks: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name}: {tuple(block.shape)}" for name, block in blocks.items())
+def _listing(blocks: Shapes) -> str:
+    return ", ".join(f"{name}: {tuple(shape)}" for name, shape in blocks)
