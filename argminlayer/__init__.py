@@ -27,7 +27,7 @@ from ._proximal import proximal
 from ._qp import qp
 from ._qp_form import QuadraticForm
 from ._qp_solver import AbstractQuadraticSolver, QuadraticAnswer
-from ._qp_sparse import SparseAnswer, SparseProgram
+from ._qp_sparse_program import SparseAnswer, SparseProgram
 from ._quadratic import QuadraticProgram
 from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._smoothing import Smoothing

@@ -93,6 +93,11 @@ class QuadraticForm(NamedTuple):
             largest=taken(self.largest),
         )
 
+    def objective(self, u: Array) -> Array:
+        """Return the objectives (batch,) at points (batch, n)."""
+        value: Array = (self.q * u).sum(-1)
+        return value if self.P is None else value + 0.5 * (u * np.matmul(self.P, u[..., None])[..., 0]).sum(-1)
+
     def eigenvalue_range(self, instance: int) -> tuple[float, float]:
         """Return the smallest and the largest eigenvalue of P of an instance."""
         if self.P is None:

@@ -1,5 +1,7 @@
 """What is said of quadratic programs that failed: the solution as far as it goes, and sentences on bad numbers."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,13 +12,37 @@ from ._qp_search import QuadraticFound
 from ._solution import Certificate, Multipliers, PointKind, Solution
 
 
-def solution_of(form: QuadraticForm, found: QuadraticFound, shape: torch.Size) -> Solution:
+class Programs(Protocol):
+    """What is asked of the programs of a batch, dense or sparse, to speak of their solutions."""
+
+    @property
+    def offset(self) -> int:
+        """Number of rows that belong to bounds: n or 0."""
+
+    @property
+    def equalities(self) -> int:
+        """Number of equalities."""
+
+    @property
+    def low(self) -> Array:
+        """Lower sides of the rows, (1 or batch, s)."""
+
+    @property
+    def high(self) -> Array:
+        """Upper sides of the rows, (1 or batch, s)."""
+
+    def objective(self, u: Array) -> Array:
+        """Return the objectives (batch,) at points (batch, n)."""
+
+
+def solution_of(programs: Programs, found: QuadraticFound, shape: torch.Size) -> Solution:
     """Return everything that was found, detached, with NaN for the instances that failed."""
     solved = torch.from_numpy(found.status == 0)[:, None]
     value, y = torch.from_numpy(found.value), torch.from_numpy(found.multipliers)
     known, forces = torch.where(solved, value, torch.nan), torch.where(solved, y, torch.nan)
-    bounds, nu, lam = forces.split([form.offset, form.equalities, form.height - form.offset - form.equalities], 1)
-    bounds = bounds if form.bounded else torch.zeros_like(value)
+    first = programs.offset + programs.equalities
+    bounds, nu, lam = forces.split([programs.offset, programs.equalities, y.shape[1] - first], 1)
+    bounds = bounds if programs.offset else torch.zeros_like(value)
 
     def shaped(flat: Tensor) -> Tensor:
         return flat.reshape(shape + flat.shape[1:])
@@ -27,8 +53,8 @@ def solution_of(form: QuadraticForm, found: QuadraticFound, shape: torch.Size) -
             shaped(nu), shaped(lam), shaped((-bounds).clamp_min(0.0)), shaped(bounds.clamp_min(0.0))
         ),
         status=shaped(torch.from_numpy(found.status.astype(np.int64))),
-        objective=shaped(torch.from_numpy(_objective(form, known.numpy()))),
-        certificate=_certificate(form, found).reshape(shape),
+        objective=shaped(torch.from_numpy(programs.objective(known.numpy()))),
+        certificate=_certificate(programs.low == programs.high, found).reshape(shape),
         iterate=shaped(value),
         iterations=shaped(torch.from_numpy(found.iterations.astype(np.int64))),
         solver=found.solver,
@@ -37,23 +63,16 @@ def solution_of(form: QuadraticForm, found: QuadraticFound, shape: torch.Size) -
     )
 
 
-def _objective(form: QuadraticForm, u: Array) -> Array:
-    value: Array = (form.q * u).sum(-1)
-    if form.P is not None:
-        value = value + 0.5 * (u * np.matmul(form.P, u[..., None])[..., 0]).sum(-1)
-    return value
-
-
-def _certificate(form: QuadraticForm, found: QuadraticFound) -> Certificate:
-    residuals, equal = found.residuals, form.low == form.high
+def _certificate(equal: Array, found: QuadraticFound) -> Certificate:
+    residuals, batch = found.residuals, len(found.status)
     pull = np.abs(residuals.pull)
     margin = np.where(equal, np.inf, np.maximum(residuals.slack, pull)).min(-1, initial=np.inf)
-    zero = np.zeros(form.batch, dtype=np.int64)
+    zero = np.zeros(batch, dtype=np.int64)
     fields = {
         "stationarity": residuals.stationarity,
         "feasibility": residuals.feasibility,
         "complementarity": residuals.complementarity,
-        "dual_feasibility": np.zeros(form.batch),
+        "dual_feasibility": np.zeros(batch),
         "error": residuals.worst,
         "margin": margin,
         "active": (residuals.active & ~equal).sum(-1),
@@ -64,8 +83,8 @@ def _certificate(form: QuadraticForm, found: QuadraticFound) -> Certificate:
         "consistent": zero == 0,
         "regular": zero == 0,
         "smooth": zero == 0,
-        "regularised": np.zeros(form.batch),
-        "gap": np.full(form.batch, np.inf),
+        "regularised": np.zeros(batch),
+        "gap": np.full(batch, np.inf),
     }
     return Certificate(**{name: torch.from_numpy(np.ascontiguousarray(field)) for name, field in fields.items()})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ._bound import BoundProblem
 from ._qp_extract import form_of, is_declared, not_quadratic
 from ._qp_form import Array, QuadraticForm, within_bounds
-from ._qp_sparse import SparseAnswer, SparseProgram
+from ._qp_sparse_program import SparseAnswer, SparseProgram
 from ._quadratic import QUADRATIC
 from ._solution import Status
 from ._solver import AbstractSolver, Candidate, Capabilities, refusal

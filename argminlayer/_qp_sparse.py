@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ._errors import NotDifferentiable, ProblemError, SolveFailed, SolverError
-from ._qp_certificate import EXACT
+from ._qp_certificate import EXACT, Residuals
 from ._qp_form import Array
-from ._solution import Status
+from ._qp_report import solution_of
+from ._qp_search import QuadraticFound
+from ._qp_sparse_program import SparseProgram, SparsePrograms
+from ._solution import Status, failure_text
 
 SIZE = 200
 """From this many variables on sparse matrices are kept sparse; smaller ones are solved faster as dense ones."""
@@ -27,73 +30,24 @@ RESOLVED = 1e-8
 """Relative residual of a KKT system above which its right-hand side is out of reach: there is no derivative."""
 
 
-class SparseProgram(NamedTuple):
-    """``min 1/2 u'Pu + q'u  s.t.  low <= (u, A u, G u) <= high`` of one instance, with SciPy's sparse matrices.
-
-    Attributes:
-        P: symmetric, (n, n), in compressed columns.
-        q: (n,).
-        rows: A above G, (p + m, n), in compressed columns.
-        low: (s,), s = n + p + m with bounds, p + m without.
-        high: (s,).
-        equalities: p.
-        bounded: whether the rows begin with those of u itself.
-    """
-
-    P: Any
-    q: Array
-    rows: Any
-    low: Array
-    high: Array
-    equalities: int
-    bounded: bool
-
-    @property
-    def size(self) -> int:
-        """Number of variables, n."""
-        return len(self.q)
-
-    @property
-    def offset(self) -> int:
-        """Number of rows that belong to bounds: n or 0."""
-        return self.size if self.bounded else 0
-
-    def values(self, u: Array) -> Array:
-        """Return the values of all rows, (s,)."""
-        found: Array = self.rows @ u
-        return np.concatenate([u, found]) if self.bounded else found
-
-    def slope(self, u: Array, y: Array) -> Array:
-        """Return the gradient of the Lagrangian, (n,)."""
-        found: Array = self.P @ u + self.q + self.rows.T @ y[self.offset :]
-        return found + y[: self.offset] if self.bounded else found
-
-    def matrix(self, active: Array) -> Any:
-        """Return the active rows at the positions given, sparse."""
-        from scipy.sparse import csc_array, eye_array, vstack
-
-        parts = [self.rows.tocsr()[active[active >= self.offset] - self.offset]]
-        if self.bounded:
-            parts.insert(0, eye_array(self.size, format="csr")[active[active < self.offset]])
-        return csc_array(vstack(parts)) if len(active) else csc_array((0, self.size))
-
-
-class SparseAnswer(NamedTuple):
-    """What a solver returns for a sparse program: u (n,), multipliers (s,), what it thinks, and its own words."""
-
-    value: Array
-    multipliers: Array
-    status: Status
-    message: str
-
-
 class _Judged(NamedTuple):
-    """A point with multipliers, its residual, and its active rows: 1 at the high side, -1 at the low one, (s,)."""
+    """A point with multipliers, what was measured there as a batch of one, and its status.
+
+    The sides (s,) of the active rows are 1 at the high side and -1 at the low one, 0 for rows that are not active.
+    """
 
     u: Array
     y: Array
-    worst: float
+    residuals: Residuals
     side: Array
+    status: Status = Status.SOLVED
+    message: str = ""
+    solver: str = ""
+
+    @property
+    def worst(self) -> float:
+        """The largest residual, infinite where something is not finite."""
+        return float(self.residuals.worst[0])
 
 
 def is_large_and_sparse(blocks: Mapping[str, Any]) -> bool:
@@ -182,11 +136,14 @@ class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, task: _Task, *tensors: Tensor) -> Tensor:
         programs = task.programs(tensors)
-        _check(programs[0] if programs else None, task)
-        found = [_solved(program, task, i) for i, program in enumerate(programs)]
-        ctx.task, ctx.programs, ctx.found = task, programs, found
+        refused = _refusal(programs[0], task) if programs else Status.SOLVED
+        found = [_solved(program, task.chain, refused) for program in programs]
+        if task.throw and any(each.status for each in found):
+            _raise(programs, found, task)
+        ctx.task, ctx.programs = task, programs
+        ctx.found = [None if each.status else each for each in found]
         ctx.save_for_backward(*tensors)
-        value = np.stack([np.full(p.size, np.nan) if f is None else f.u for p, f in zip(programs, found, strict=True)])
+        value = np.stack([np.full_like(each.u, np.nan) if each.status else each.u for each in found])
         return torch.from_numpy(value).to(tensors[0].device)
 
     @staticmethod
@@ -209,23 +166,58 @@ class _Sparse(torch.autograd.Function):
         return None, *(torch.from_numpy(g).to(device) for g in gradients)
 
 
-def _check(program: SparseProgram | None, task: _Task) -> None:
-    """Refuse what no solver can do anything with.
+def _refusal(program: SparseProgram, task: _Task) -> Status:
+    """Return the status of all programs where the matrices that they share are of no use to any solver.
 
     Raises:
-        ProblemError: a matrix is not finite.
-        SolverError: P is indefinite.
+        SolverError: P is indefinite, and failures are to be raised.
     """
-    if program is None:
-        return
     if not (np.isfinite(program.P.data).all() and np.isfinite(program.rows.data).all()):
-        raise ProblemError("a sparse matrix of the quadratic program is not finite; clean the inputs")
+        return Status.NOT_FINITE
     smallest, largest = _pivots(program.P)
-    if smallest < -EXACT * largest:
+    if smallest >= -EXACT * largest:
+        return Status.SOLVED
+    if task.throw:
         raise SolverError(
             f"solver {task.chain[0].name!r} solves convex programs only, but P is indefinite: a pivot of its "
             f"factorisation is {smallest:.3g}, the largest {largest:.3g}; the eigenvalues of `P.to_dense()` tell more"
         )
+    return Status.NOT_CONVEX
+
+
+def _raise(programs: list[SparseProgram], found: list[_Judged], task: _Task) -> None:
+    """Raise for the instances that failed, with everything that was found.
+
+    Raises:
+        ProblemError: an array is not finite.
+        SolveFailed: instances were not solved.
+    """
+    status = np.array([int(each.status) for each in found])
+    broken = np.flatnonzero(status == Status.NOT_FINITE)
+    if len(broken):
+        where = f" at batch index {_index(int(broken[0]), task)}" if task.batch and len(broken) < len(found) else ""
+        raise ProblemError(
+            f"an array of the sparse quadratic program{where} is not finite; clean the inputs, or pass `throw=False` "
+            "to lose only the instances concerned"
+        )
+    names = dict.fromkeys(each.solver for each in found)
+    together = QuadraticFound(
+        np.stack([each.u for each in found]),
+        np.stack([each.y for each in found]),
+        Residuals(*(np.concatenate(parts) for parts in zip(*(each.residuals for each in found), strict=True))),
+        status,
+        np.full(len(found), -1),
+        tuple(each.message for each in found),
+        ", ".join(filter(None, names)),
+    )
+    solution = solution_of(SparsePrograms(programs), together, task.batch)
+    raise SolveFailed(
+        failure_text(solution.ok, solution.status, solution.certificate, together.solver, together.messages), solution
+    )
+
+
+def _index(flat: int, task: _Task) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(flat, task.batch))
 
 
 def _pivots(P: Any) -> tuple[float, float]:
@@ -246,35 +238,31 @@ def _factor(matrix: Any) -> Any:
     return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
 
-def _solved(program: SparseProgram, task: _Task, index: int) -> _Judged | None:
-    """Return a certified answer, None for a failed instance that need not raise."""
-    said, best, name = "", None, ""
-    for solver in task.chain:
+def _solved(program: SparseProgram, chain: tuple[Any, ...], refused: Status) -> _Judged:
+    """Return the answer of the first solver whose answer holds, or the last one with the reason why it does not."""
+    nothing = np.zeros(program.size), np.zeros(len(program.low))
+    if refused == Status.SOLVED and not program.finite:
+        refused = Status.NOT_FINITE
+    if refused:
+        return _judged(program, *nothing)._replace(status=refused)
+    for solver in chain:
         answer = solver.solve_sparse(program)
-        name, said = solver.name, answer.message
         best = _refined(program, _judged(program, answer.value, answer.multipliers))
+        best = best._replace(message=answer.message, solver=solver.name)
         if best.worst <= SOLVED:
             return best
         if _is_farkas(program, answer.multipliers):
-            said = f"{said}; a Farkas vector proves it infeasible"
-            break
-    if not task.throw:
-        return None
-    where = f" at batch index {tuple(int(i) for i in np.unravel_index(index, task.batch))}" if task.batch else ""
-    residual = "unknown" if best is None else f"{best.worst:.1e}"
-    raise SolveFailed(
-        f"{name} did not solve the sparse program{where}: its residual is {residual}; the solver said: {said}. What to "
-        "try: check the constraints, raise `max_iter`, or another solver. Pass `throw=False` to get NaN instead",
-        None,
-    )
+            return best._replace(status=Status.INFEASIBLE)
+    known = answer.status in (Status.MAX_ITERATIONS, Status.TIME_LIMIT, Status.BREAKDOWN)
+    feasible = best.residuals.feasibility[0] <= SOLVED
+    return best._replace(status=answer.status if known else Status.NOT_STATIONARY if feasible else Status.NOT_FEASIBLE)
 
 
 def _judged(program: SparseProgram, u: Array, y: Array) -> _Judged:
     """Measure the KKT conditions, scaled as for dense programs."""
     if not (np.isfinite(u).all() and np.isfinite(y).all()):
-        return _Judged(
-            np.zeros(program.size), np.zeros(len(program.low)), np.inf, np.zeros(len(program.low), dtype=int)
-        )
+        lost = _judged(program, np.zeros(program.size), np.zeros(len(program.low)))
+        return lost._replace(residuals=lost.residuals._replace(worst=np.array([np.inf])))
     with np.errstate(all="ignore"):
         extent = 1.0 + abs(u).max(initial=0.0)
         length = np.sqrt(np.asarray(program.rows.power(2).sum(1)).ravel())
@@ -290,9 +278,12 @@ def _judged(program: SparseProgram, u: Array, y: Array) -> _Judged:
             np.minimum(abs(pull), abs(toward)).max(initial=0.0),
         )
     worst = max(map(float, parts)) if not np.isnan(parts).any() else np.inf
-    active = (slack <= EXACT) | (abs(pull) > slack)
+    measured = dict(zip(("stationarity", "feasibility", "complementarity"), map(np.atleast_1d, parts), strict=True))
+    residuals = Residuals(
+        slack=slack[None], pull=pull[None], at_high=(above <= below)[None], worst=np.array([worst]), **measured
+    )
     high = np.where(abs(pull) > abs(slack), pull > 0, above <= below)
-    return _Judged(u, y, worst, active * np.where(high, 1, -1))
+    return _Judged(u, y, residuals, residuals.active[0] * np.where(high, 1, -1))
 
 
 def _refined(program: SparseProgram, found: _Judged) -> _Judged:
@@ -312,6 +303,17 @@ def _refined(program: SparseProgram, found: _Judged) -> _Judged:
     return found
 
 
+def _active_rows(program: SparseProgram, active: Array) -> Any:
+    """Return the rows at the positions given, sparse."""
+    from scipy.sparse import csc_array, eye_array, vstack
+
+    o = program.offset
+    parts = [program.rows.tocsr()[active[active >= o] - o]]
+    if program.bounded:
+        parts.insert(0, eye_array(program.size, format="csr")[active[active < o]])
+    return csc_array(vstack(parts)) if len(active) else csc_array((0, program.size))
+
+
 def _steps(program: SparseProgram, active: Array, top: Array, bottom: Array) -> tuple[Array, Array, bool]:
     """Solve the KKT system on the active rows; return d, e, and whether they solve it.
 
@@ -320,7 +322,7 @@ def _steps(program: SparseProgram, active: Array, top: Array, bottom: Array) -> 
     """
     from scipy.sparse import block_array, eye_array
 
-    C, n, k = program.matrix(active), program.size, len(active)
+    C, n, k = _active_rows(program, active), program.size, len(active)
     size = DIAGONAL * max(1e-300, abs(program.P).max() if program.P.nnz else 1.0)
     exact = block_array([[program.P, C.T], [C, None]], format="csc") if k else program.P.tocsc()
     diagonal = np.concatenate([np.full(n, size), np.full(k, -DIAGONAL)])

@@ -81,13 +81,38 @@ def test_repeated_rows_do_no_harm_to_large_sparse_programs():
 def test_failed_sparse_programs_are_named_or_nan():
     blocks = banded()
     blocks["b"] = torch.stack([blocks["b"], torch.full((4,), 50.0, dtype=torch.float64)])
-    with pytest.raises(al.SolveFailed, match=r"did not solve the sparse program at batch index \(1,\)"):
+    with pytest.raises(
+        al.SolveFailed, match=r"qp\.clarabel did not solve 1 of 2 problems; the first is at batch index \(1,\)"
+    ) as failed:
         solve(sparse(blocks), solver="qp.clarabel")
+    kept = failed.value.solution
+    assert kept.ok.tolist() == [True, False]
+    assert kept.status[1] == al.Status.INFEASIBLE
+    first = banded()
+    assert worst(kept.value[0], solve(sparse(first), solver="qp.clarabel")) < 1e-9
+    assert kept.value[1].isnan().all()
     q = blocks["q"].clone().requires_grad_()
     value = solve(sparse(blocks) | {"q": q}, solver="qp.clarabel", throw=False)
     assert value.isnan().all(-1).tolist() == [False, True]
     value[0].sum().backward()
     assert q.grad.isfinite().all()
+
+
+def test_vectors_that_are_not_finite_lose_only_their_own_instance():
+    blocks = banded()
+    blocks["q"] = torch.stack([blocks["q"], blocks["q"]])
+    blocks["q"][1, 3] = torch.nan
+    with pytest.raises(al.ProblemError, match=r"sparse quadratic program at batch index \(1,\) is not finite"):
+        solve(sparse(blocks), solver="qp.clarabel")
+    value = solve(sparse(blocks), solver="qp.clarabel", throw=False)
+    assert value.isnan().all(-1).tolist() == [False, True]
+
+
+def test_matrices_of_no_use_are_nan_for_all_where_nothing_is_to_be_raised():
+    blocks = banded()
+    for change in (-3.0, torch.nan):
+        bent = blocks["P"] + change * torch.eye(N, dtype=torch.float64)
+        assert solve(sparse(blocks | {"P": bent}), solver="qp.clarabel", throw=False).isnan().all()
 
 
 def test_indefinite_or_broken_sparse_matrices_are_refused():
