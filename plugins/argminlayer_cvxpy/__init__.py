@@ -1,5 +1,17 @@
 """CVXPY both ways: its problems become differentiable layers, and its solvers solve convex torch problems."""
 
 from ._plugin import argminlayer_read_model, argminlayer_solvers
+from ._solvers import ECOS, HIGHS, OSQP, SCS, Clarabel, Gurobi, Mosek, Named
 
-__all__ = ["argminlayer_read_model", "argminlayer_solvers"]
+__all__ = [
+    "ECOS",
+    "HIGHS",
+    "OSQP",
+    "SCS",
+    "Clarabel",
+    "Gurobi",
+    "Mosek",
+    "Named",
+    "argminlayer_read_model",
+    "argminlayer_solvers",
+]

@@ -1,5 +1,6 @@
 """The cone program that CVXPY makes of a problem, with every entry an affine function of the parameters."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,9 +127,12 @@ def canonicalise(problem: cp.Problem, gp: bool) -> Canonical:
     """
     # a problem of its own: CVXPY caches what it compiles in the problem, and the user's is not ours to change
     apart = cp.Problem(problem.objective, problem.constraints)
-    data, chain, _ = apart.get_problem_data(
-        _AnyCone(), gp=gp, enforce_dpp=True, canon_backend=settings.COO_CANON_BACKEND
-    )
+    with warnings.catch_warnings():
+        # a reduction of CVXPY's asks sparse parameters for their value in a way that CVXPY itself warns of
+        warnings.filterwarnings("ignore", "Reading from a sparse CVXPY expression", RuntimeWarning)
+        data, chain, _ = apart.get_problem_data(
+            _AnyCone(), gp=gp, enforce_dpp=True, canon_backend=settings.COO_CANON_BACKEND
+        )
     taken = chain.reductions[[type(r).__name__ for r in chain.reductions].index("Dgp2Dcp")] if gp else None
     return Canonical(
         data[settings.PARAM_PROB],

@@ -5,11 +5,13 @@ from typing import Any
 
 import argminlayer as al
 
+from ._solvers import ECOS, HIGHS, OSQP, SCS, Clarabel, Gurobi, Mosek, Named
+
 
 @al.hookimpl
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
-    return []
+    return [Clarabel, SCS, OSQP, HIGHS, ECOS, Mosek, Gurobi, Named]
 
 
 @al.hookimpl
