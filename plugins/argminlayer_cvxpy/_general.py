@@ -36,7 +36,9 @@ def why_not_installed(name: str) -> str | None:
 def why_not_solved(name: str, form: al.ConeForm) -> str | None:
     """Return why a solver cannot take programs of this form, None when it can."""
     quadratic = sp.csc_matrix(np.ones((1, 1))) if form.P.shape[-1] else None
-    problem = _Statement(form.pattern.cones, Program(quadratic, np.zeros(1), None, None)).problem()
+    problem = _Statement(
+        form.pattern.cones, Program(quadratic, np.zeros(1), None, np.ones(form.pattern.cones.rows))
+    ).problem()
     reason: str | None = None
     try:
         problem.get_problem_data(name.upper())
@@ -82,9 +84,8 @@ class _Statement:
         ]
 
     def _slack(self) -> Any:
-        rows = self.cones.rows
         if self.program.A is None:
-            return np.ones((rows, self.x.size)) @ self.x + np.ones(rows)
+            return self.program.b - np.ones((self.cones.rows, self.x.size)) @ self.x
         return self.program.b - self.program.A @ self.x
 
     def problem(self) -> cp.Problem:
@@ -118,7 +119,7 @@ class _Statement:
         return [-1.0] * bool(self.cones.zero) + [1.0] * bool(self.cones.nonnegative)
 
 
-def _cone(kind: str, slack: Any, first: int, detail: float) -> Any:
+def _cone(slack: Any, kind: str, first: int, detail: float) -> Any:
     if kind == "second_order":
         size = int(detail)
         return cp.SOC(slack[first], slack[first + 1 : first + size]) if size > 1 else cp.NonNeg(slack[first])

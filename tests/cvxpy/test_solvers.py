@@ -91,7 +91,7 @@ def infeasible_and_unbounded(solver):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_failed_instance_is_named_and_leaves_the_others_alone(solver):
-    form, answer = infeasible_and_unbounded(SOLVERS[solver])
+    _, answer = infeasible_and_unbounded(SOLVERS[solver])
     expected = [al.Status.SOLVED, al.Status.INFEASIBLE, al.Status.UNBOUNDED, al.Status.NOT_FINITE]
     assert answer.status.tolist() == expected, answer.messages
     np.testing.assert_allclose(answer.value[0], [0.0, -1.0], atol=1e-6)
