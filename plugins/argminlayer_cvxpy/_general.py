@@ -79,9 +79,7 @@ class _Statement:
             if size:
                 self.flat.append(relation(slack[row : row + size]))
             row += size
-        self.curved = [
-            (kind, first, detail, _cone(kind, slack, first, detail)) for kind, first, detail in cones.blocks()
-        ]
+        self.curved = [(*block, _cone(slack, *block)) for block in cones.blocks()]
 
     def _slack(self) -> Any:
         if self.program.A is None:
