@@ -62,9 +62,24 @@ class Availability:
     @classmethod
     def of_module(cls, module: str, extra: str) -> "Availability":
         """Return whether ``module`` can be imported, without importing it; ``extra`` is the one that installs it."""
-        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+        if _installed(module.partition(".")[0]):
             return cls(True)
         return cls(False, f"needs the package {module!r}: pip install 'argminlayer[{extra}]'")
+
+
+_found: set[tuple[str, object]] = set()
+
+
+def _installed(package: str) -> bool:
+    """Return whether a package is installed; one that was found is not looked for again.
+
+    A search of the path takes longer than a small solve, and automatic choice would search for every solver at every
+    call. The finder is part of what is remembered, so that another one in its place is asked anew.
+    """
+    key = (package, importlib.util.find_spec)
+    if key not in _found and importlib.util.find_spec(package) is not None:
+        _found.add(key)
+    return key in _found
 
 
 @dataclass(frozen=True)

@@ -214,5 +214,5 @@ def executable_of(route: str) -> str | None:
 
 def _is_there(route: str) -> bool:
     if route == "casadi":
-        return importlib.util.find_spec("casadi") is not None
+        return bool(al.Availability.of_module("casadi", extra="pyomo"))
     return executable_of(route) is not None

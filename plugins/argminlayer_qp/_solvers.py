@@ -1,6 +1,5 @@
 """The solver classes: what each takes, and which programs it suits. No back end is imported here."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -66,10 +65,8 @@ class AbstractQP(al.AbstractQuadraticSolver):
 
     def available(self) -> al.Availability:
         """Return whether qpsolvers and the back end are installed."""
-        for module in ("qpsolvers", self.module):
-            if importlib.util.find_spec(module) is None:
-                return al.Availability.of_module(module, extra="qp")
-        return al.Availability(True)
+        found = al.Availability.of_module("qpsolvers", extra="qp")
+        return al.Availability.of_module(self.module, extra="qp") if found else found
 
     def refuses(self, form: al.QuadraticForm) -> str | None:
         """Return why the programs cannot be solved. Refuse indefinite P, and singular ones where that is needed."""
