@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._bound import BoundProblem
 from .._start import first_start
+from ._cache import ModelCache
 from ._machine import dense
 from ._record import Where, record_calls
 from ._recording import Guard, Operation, Recording, Taint
@@ -75,7 +76,7 @@ class Algebra:
         """The proved degree of objective and constraints in the variables: linear, quadratic, or nothing."""
         from ._degree import prove_degree
 
-        return prove_degree(self)
+        return _degrees.get(self.key, lambda: prove_degree(self))
 
     def replay(self, z: Tensor, values: Tensor) -> dict[int, Tensor]:
         """Return every value of one instance, computed by torch from the list.
@@ -98,6 +99,7 @@ class Algebra:
         return {index: part.clone().reshape(self.shapes[index]).to(self.dtypes[index]) for index, part in parts}
 
 
+_degrees: "ModelCache[Degree]" = ModelCache(256)
 _recorded: "WeakKeyDictionary[BoundProblem, tuple[Algebra, ...]]" = WeakKeyDictionary()
 _lock = threading.Lock()
 
