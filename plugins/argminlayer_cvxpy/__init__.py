@@ -1,5 +1,6 @@
 """CVXPY both ways: its problems become differentiable layers, and its solvers solve convex torch problems."""
 
+from ._layer import CvxpyLayer
 from ._plugin import argminlayer_read_model, argminlayer_solvers
 from ._solvers import ECOS, HIGHS, OSQP, SCS, Clarabel, Gurobi, Mosek, Named
 
@@ -9,6 +10,7 @@ __all__ = [
     "OSQP",
     "SCS",
     "Clarabel",
+    "CvxpyLayer",
     "Gurobi",
     "Mosek",
     "Named",

@@ -120,7 +120,7 @@ class _Entries:
         return _Entries(self.places[chosen], self.rows[chosen])
 
 
-def canonicalise(problem: cp.Problem, gp: bool) -> Canonical:
+def canonicalise(problem: cp.Problem, gp: bool, backend: str | None = None) -> Canonical:
     """Return the cone program of a problem, quadratic objectives kept.
 
     Reductions are CVXPY's own, run once and without values of parameters.
@@ -131,7 +131,7 @@ def canonicalise(problem: cp.Problem, gp: bool) -> Canonical:
         # a reduction of CVXPY's asks sparse parameters for their value in a way that CVXPY itself warns of
         warnings.filterwarnings("ignore", "Reading from a sparse CVXPY expression", RuntimeWarning)
         data, chain, _ = apart.get_problem_data(
-            _AnyCone(), gp=gp, enforce_dpp=True, canon_backend=settings.COO_CANON_BACKEND
+            _AnyCone(), gp=gp, enforce_dpp=True, canon_backend=backend or settings.COO_CANON_BACKEND
         )
     taken = chain.reductions[[type(r).__name__ for r in chain.reductions].index("Dgp2Dcp")] if gp else None
     return Canonical(

@@ -20,7 +20,11 @@ _SYMMETRIC = ("symmetric", "PSD", "NSD")
 
 
 def read(
-    problem: cp.Problem, parameters: Sequence[Any] | None, variables: Sequence[Any] | None, gp: bool = False
+    problem: cp.Problem,
+    parameters: Sequence[Any] | None,
+    variables: Sequence[Any] | None,
+    gp: bool = False,
+    canon_backend: str | None = None,
 ) -> al.ConeProgram:
     """Return the cone program that a CVXPY problem stands for.
 
@@ -31,6 +35,7 @@ def read(
             of ``problem.parameters()``.
         variables: variables of the problem and dual variables of its constraints; without it all of the former.
         gp: whether the problem is a geometric program.
+        canon_backend: which of CVXPY's backends canonicalises, None for the one that is fastest with parameters.
 
     Raises:
         ProblemError: what is given is not of the problem, or the problem is not one that can be read.
@@ -38,7 +43,7 @@ def read(
     inputs = _inputs(problem, parameters)
     outputs = _outputs(problem, variables)
     _check_rules(problem, inputs, outputs, gp)
-    canonical = canonicalise(problem, gp)
+    canonical = canonicalise(problem, gp, canon_backend)
     recover = recovery(canonical, problem, outputs, gp)
     pattern, rows = canonical.pattern()
     return al.ConeProgram(
@@ -106,17 +111,19 @@ def _check_rules(problem: cp.Problem, inputs: list[cp.Parameter], outputs: list[
             f"{', '.join(whole) or 'a variable'} must be integer, so that the solution has no derivative; relax it to "
             "an interval"
         )
+    # these rules imply those of convexity, which are looked at only for what to say
+    if problem.is_dpp("dgp") if gp else problem.is_dpp("dcp", quad_form_dpp="qp"):
+        return
     if gp and not problem.is_dgp():
         raise al.ProblemError("gp=True, but the problem is not a geometric program (problem.is_dgp() is False)")
     if not gp and not problem.is_dcp():
         hint = "; it is a geometric program: pass gp=True" if problem.is_dgp() else ""
         raise al.ProblemError(f"the problem is not convex by CVXPY's rules (problem.is_dcp() is False){hint}")
-    if not (problem.is_dpp("dgp") if gp else problem.is_dpp("dcp", quad_form_dpp="qp")):
-        raise al.ProblemError(
-            "the problem must be DPP, disciplined in its parameters: products of parameters need a variable of their "
-            "own, parameters in constraints stand in affine places, and quad_form(x, P) with a parameter P stands in "
-            "the objective only; see https://www.cvxpy.org/tutorial/dpp/index.html"
-        )
+    raise al.ProblemError(
+        "the problem must be DPP, disciplined in its parameters: products of parameters need a variable of their own, "
+        "parameters in constraints stand in affine places, and quad_form(x, P) with a parameter P stands in the "
+        "objective only; see https://www.cvxpy.org/tutorial/dpp/index.html"
+    )
 
 
 def _map(canonical: Canonical, inputs: list[cp.Parameter], blocks: tuple[Any, ...]) -> ParameterMap:
