@@ -112,7 +112,7 @@ def descend(
         low = tl.where(slope >= 0, tl.maximum(low, u), low)
         high = tl.where(slope <= 0, tl.minimum(high, u), high)
         steep = tl.where(bend > 1e-3 * mass, bend, mass)
-        step = tl.where(slope == 0, 0.0, alpha * slope / tl.where(steep > 0, steep, 1.0))
+        step = tl.where(slope == 0, 0.0, alpha * (slope / tl.where(steep > 0, steep, 1.0)))
         inside = (u + step >= low) & (u + step <= high)
         step = tl.where(inside, step, 0.5 * (low + high) - u)
         taken += 1
@@ -213,7 +213,7 @@ def pull(
             if POINTS:
                 tl.store(points_ptr + at, w * curvature * (g / total), mask=at < n)
             if WEIGHTS:
-                tl.store(weights_ptr + at, weight * t * (alpha * g / total), mask=at < n)
+                tl.store(weights_ptr + at, weight * t * (alpha * (g / total)), mask=at < n)
     if not FITS:
         for start in range(0, n, BLOCK):
             at = start + tl.arange(0, BLOCK)
@@ -226,7 +226,7 @@ def pull(
             if POINTS:
                 tl.store(points_ptr + at, w * curvature * (g / total), mask=at < n)
             if WEIGHTS:
-                tl.store(weights_ptr + at, weight * t * (alpha * g / total), mask=at < n)
+                tl.store(weights_ptr + at, weight * t * (alpha * (g / total)), mask=at < n)
     tl.store(alphas_ptr + row, -moment * g / total)
     tl.store(total_ptr + row, total)
     tl.store(size_ptr + row, size)

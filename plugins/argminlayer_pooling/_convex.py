@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ._kernels import Kernels, shape_of
-from ._penalties import AbstractPenalty, Huber, weighted
+from ._penalties import AbstractPenalty, Huber, summed
 from ._rows import Rows, sort_rows
 
-MOST_STEPS = 30
-"""Newton steps before a row is left to bisection; a handful is usual."""
+MOST_STEPS = 16
+"""Newton steps from a median before a row is left to bisection; a handful is usual, and more would hardly help."""
 MOST_BISECTIONS = 400
 """More than bisection needs between any two doubles."""
 FAR = 1e6
@@ -38,26 +38,24 @@ def pool_convex(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = 
 
 def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return solutions in double precision, and which rows are too hard, (rows,)."""
-    x, weights, alpha = rows.x, rows.weights, rows.alpha[:, 0].to(rows.x.dtype)
-    low, high = x.amin(-1), x.amax(-1)
-    u = _start(rows)
-    exact, eps = isinstance(penalty, Huber), torch.finfo(x.dtype).eps
-    # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero
+    dtype = rows.x.dtype
+    alpha = rows.alpha[:, 0].to(dtype)
+    low, high = rows.x.amin(-1), rows.x.amax(-1)
+    exact, eps = isinstance(penalty, Huber), torch.finfo(dtype).eps
+    # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero;
+    # one of the rounding of u cannot be shorter
     short = (2.0 * eps if exact else 0.1 * eps**0.5) * alpha
-    done = hard = high - low > FAR * alpha
-    for _ in range(MOST_STEPS):
-        slope, curvature = (weighted(term, weights).sum(-1) for term in penalty.both(rows.residuals(u)))
-        low, high = torch.where(slope >= 0, u, low), torch.where(slope <= 0, u, high)
-        step = torch.where(slope == 0, slope, alpha * slope / curvature)
-        new = u + step
-        inside = (new >= low) & (new <= high)
-        last = inside & (step.abs() <= (short + 2.0 * eps * u.abs() if exact else short))
-        solution = u.double() + step.double()
-        u = torch.where(done | last, u, torch.where(inside, new, 0.5 * (low + high)))
-        done = done | last
-        if bool(done.all()):
+    hard = high - low > FAR * alpha
+    u, t = _start(rows), torch.empty_like(rows.x)
+    for count in range(MOST_STEPS):
+        slope, curvature = penalty.second(rows.residuals(u, t), rows.weights)
+        step = alpha * (slope / curvature)
+        done = step.abs() <= short + 2.0 * eps * u.abs()
+        if count > 1 and bool((done | hard).all()):
             break
-    return solution, hard | ~done | _flat(penalty, rows, solution, curvature)
+        u = torch.where(done, u, torch.clamp(u + step, low, high))
+    solution = u.double() + step.double()
+    return solution.clamp_(low, high), hard | ~done | _flat(penalty, rows, solution, curvature)
 
 
 def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[Tensor, Tensor]:
@@ -96,7 +94,7 @@ def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:
         first, last = torch.where(rising, middle, first), torch.where(rising, last, middle)
     low, high = (s.x.gather(-1, at[:, None])[:, 0] for at in (first, last))
     u = _within(penalty, s, low, high)
-    return _middle(s, u) if isinstance(penalty, Huber) else u
+    return _middle(s, u, _pull(penalty, s, u)) if isinstance(penalty, Huber) else u
 
 
 def _within(penalty: AbstractPenalty, rows: Rows, low: Tensor, high: Tensor) -> Tensor:
@@ -105,9 +103,9 @@ def _within(penalty: AbstractPenalty, rows: Rows, low: Tensor, high: Tensor) -> 
     u = low + 0.5 * (high - low)
     for _ in range(MOST_BISECTIONS):
         slope = _pull(penalty, rows, u)
-        curvature = weighted(penalty.curvature(_residuals(rows, u)), rows.weights).sum(-1)
+        curvature = summed(penalty.curvature(_residuals(rows, u)), rows.weights)
         low, high = torch.where(slope >= 0, u, low), torch.where(slope <= 0, u, high)
-        new = u + alpha * slope / curvature
+        new = u + alpha * (slope / curvature)
         inside = (new >= low) & (new <= high)
         new = torch.where(inside, new, low + 0.5 * (high - low))
         new = torch.where(slope == 0, u, new)
@@ -126,12 +124,16 @@ def _pull(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> Tensor:
     return penalty.pull(_residuals(rows, u), rows.weights)
 
 
-def _middle(rows: Rows, u: Tensor) -> Tensor:
-    """Return the middle between the neighbouring points where no point is nearer than alpha, else ``u``."""
+def _middle(rows: Rows, u: Tensor, pull: Tensor) -> Tensor:
+    """Return the middle between the neighbouring points where no point is nearer than alpha, else ``u``.
+
+    The pull of the points on ``u`` must vanish there too: the nearest number to a point may be further away than alpha.
+    """
     there = rows.x if rows.weights is None else torch.where(rows.weights > 0, rows.x, torch.nan)
     below = torch.where(there < u[:, None], there, -torch.inf).amax(-1)
     above = torch.where(there > u[:, None], there, torch.inf).amin(-1)
-    return torch.where(_alone(rows, u, 1e-9), 0.5 * below + 0.5 * above, u)
+    between = _alone(rows, u, 1e-9) & (pull.abs() <= 1e-12 * rows.total)
+    return torch.where(between, 0.5 * below + 0.5 * above, u)
 
 
 def _alone(rows: Rows, u: Tensor, tolerance: float) -> Tensor:

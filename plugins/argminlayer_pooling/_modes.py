@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._kernels import Kernels, shape_of
-from ._penalties import AbstractPenalty, Bounds, weighted
+from ._penalties import AbstractPenalty, Bounds, summed, weighted
 from ._rows import Rows, sort_rows
 
 BIN = 0.25
@@ -80,7 +80,7 @@ class Bins:
         parts = []
         for at in u.split(step, dim=-1):
             t = (at[:, :, None] - self.mean[:, None]).to(self.dtype)
-            parts.append([(term.mul_(mass)).sum(-1) for term in penalty.value_and_slope(t)])
+            parts.append(penalty.first(t, mass))
         value, slope = (torch.cat(part, -1).double() for part in zip(*parts, strict=True))
         return value, slope
 
@@ -270,23 +270,22 @@ class _Search:
         u = (u / grid).round() * grid
         u = u.to(rows.x.dtype).double()
         t = rows.residuals(u)
-        terms = (*penalty.value_and_slope(t), penalty.curvature(t))
-        value, slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in terms)
-        step = torch.where(curvature > 0.0, alpha * slope / curvature, 0.0)
-        return torch.where(step.abs() <= short * alpha, u + step, u), value, curvature
+        value, _ = penalty.first(t.clone(), rows.weights)
+        slope, curvature = (term.double() for term in penalty.second(t, rows.weights))
+        step = torch.where(curvature > 0.0, alpha * (slope / curvature), 0.0)
+        return torch.where(step.abs() <= short * alpha, u + step, u), value.double(), curvature
 
     def _descend(self, u: Tensor, short: float) -> Tensor:
         """Return where steps from ``u`` are shorter than ``short`` in units of alpha."""
         penalty, rows, alpha = self.penalty, self.rows, self.rows.alpha[:, 0]
-        done = torch.zeros_like(u, dtype=torch.bool)
+        done, t = torch.zeros_like(u, dtype=torch.bool), torch.empty_like(rows.x)
         for _ in range(MOST_STEPS):
             u = torch.where(done, u, u.to(rows.x.dtype).double())
-            t = rows.residuals(u)
-            slope, curvature = (weighted(term, rows.weights).sum(-1).double() for term in penalty.both(t))
+            slope, curvature = (term.double() for term in penalty.second(rows.residuals(u, t), rows.weights))
             if bool((curvature <= LEVEL * self.total).any()):
-                mass = weighted(penalty.weight(t), rows.weights).sum(-1).double()
+                mass = summed(penalty.weight(rows.residuals(u, t)), rows.weights).double()
                 curvature = torch.where(curvature > LEVEL * mass, curvature, mass)
-            step = alpha * slope / curvature
+            step = alpha * (slope / curvature)
             u = torch.where(done, u, u + step)
             done = done | (step.abs() <= short * alpha)
             if bool(done.all()):
@@ -303,7 +302,7 @@ class _Search:
         weights = None if rows.weights is None else rows.weights[:, None]
         for part in u.split(max(1, PAIRS // rows.x.numel()), dim=-1):
             t = (rows.x[:, None] - part[:, :, None].to(rows.x.dtype)) * rows.unit[:, :, None]
-            value, slope = (weighted(term, weights).sum(-1).double() for term in penalty.value_and_slope(t))
+            value, slope = (term.double() for term in penalty.first(t, weights))
             values.append(value)
             slopes.append(slope)
         return torch.cat(values, -1), torch.cat(slopes, -1)

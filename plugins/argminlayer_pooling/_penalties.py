@@ -11,15 +11,23 @@ from torch import Tensor
 
 import argminlayer as al
 
+BITS = math.log2(math.e)
+"""One power of e in powers of two."""
+
 
 def weighted(terms: Tensor, weights: Tensor | None) -> Tensor:
     """Return the terms of a sum times their weights, if there are any."""
     return terms if weights is None else terms * weights
 
 
-def _inside(t: Tensor) -> Tensor:
-    """Return one where ``|t| <= 1``, else zero, without a comparison, which is slow."""
-    return t.abs().ceil_().neg_().add_(2.0).clamp_(0.0, 1.0)
+def summed(terms: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the weighted sum over the last dimension; overwrites the terms if there are weights."""
+    return (terms if weights is None else terms.mul_(weights)).sum(-1)
+
+
+def _inside(t: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return one where ``|t| <= 1``, else zero; a comparison in place is fast, one that makes booleans is not."""
+    return torch.abs(t, out=out).le_(1.0)
 
 
 class Bounds(NamedTuple):
@@ -63,8 +71,8 @@ class AbstractPenalty(abc.ABC):
         """Return ``rho'(t) / t``, the weight of a point in the mean that the solution is."""
 
     @abc.abstractmethod
-    def curvature(self, t: Tensor) -> Tensor:
-        """Return ``rho''(t)``."""
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``rho''(t)``, in ``out`` if it is given."""
 
     def value(self, t: Tensor) -> Tensor:
         """Return ``rho(t)``."""
@@ -74,17 +82,17 @@ class AbstractPenalty(abc.ABC):
         """Return ``rho'(t)``."""
         return self.weight(t).mul_(t)
 
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return slope and curvature, cheaper than one after the other."""
-        return self.slope(t), self.curvature(t)
+    def first(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return ``sum w rho(t)`` and ``sum w rho'(t)`` over the last dimension; may overwrite ``t``."""
+        return summed(self.value(t), weights), summed(self.slope(t), weights)
 
-    def value_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return value and slope, cheaper than one after the other."""
-        return self.value(t), self.slope(t)
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return ``sum w rho'(t)`` and ``sum w rho''(t)`` over the last dimension; may overwrite ``t``."""
+        return summed(self.slope(t), weights), summed(self.curvature(t), weights)
 
     def pull(self, t: Tensor, weights: Tensor | None) -> Tensor:
         """Return ``sum w rho'(t)`` over the last dimension, as accurately as can be."""
-        return weighted(self.slope(t), weights).sum(-1)
+        return summed(self.slope(t), weights)
 
 
 class Quadratic(AbstractPenalty):
@@ -101,9 +109,9 @@ class Quadratic(AbstractPenalty):
         """Return ones."""
         return torch.ones_like(t)
 
-    def curvature(self, t: Tensor) -> Tensor:
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ones."""
-        return torch.ones_like(t)
+        return torch.ones_like(t) if out is None else out.fill_(1.0)
 
 
 class PseudoHuber(AbstractPenalty):
@@ -117,17 +125,17 @@ class PseudoHuber(AbstractPenalty):
 
     def weight(self, t: Tensor) -> Tensor:
         """Return ``1 / sqrt(1 + t^2)``."""
-        return t.square().add_(1.0).rsqrt_()
+        return torch.mul(t, t).add_(1.0).rsqrt_()
 
-    def curvature(self, t: Tensor) -> Tensor:
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the cube of the weight."""
-        weight = self.weight(t)
-        return weight.square().mul_(weight)
+        return torch.mul(t, t, out=out).add_(1.0).rsqrt_().pow_(3)
 
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return both from one square root."""
         weight = self.weight(t)
-        return weight * t, weight.square().mul_(weight)
+        slope = summed(t.mul_(weight), weights)
+        return slope, summed(weight.pow_(3), weights)
 
     def pull(self, t: Tensor, weights: Tensor | None) -> Tensor:
         """Return the sum without cancellation: the slope is one up to ``1 / (r (r + |t|))``, r = sqrt(1 + t^2)."""
@@ -155,14 +163,14 @@ class Huber(AbstractPenalty):
         """Return t, clipped."""
         return t.clamp(-1.0, 1.0)
 
-    def curvature(self, t: Tensor) -> Tensor:
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
         """Return one up to the kink, and there."""
-        return _inside(t)
+        return _inside(t, out)
 
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both without a comparison, which is slow; at the kink the curvature is that from outside."""
-        slope = t.clamp(-1.0, 1.0)
-        return slope, 1.0 - slope.abs().floor_()
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both in place; at the kink the curvature is that from outside."""
+        inside = t.abs().lt_(1.0)
+        return summed(t.clamp_(-1.0, 1.0), weights), summed(inside, weights)
 
 
 class TruncatedQuadratic(AbstractPenalty):
@@ -178,9 +186,9 @@ class TruncatedQuadratic(AbstractPenalty):
         """Return one up to the kink, and there."""
         return _inside(t)
 
-    def curvature(self, t: Tensor) -> Tensor:
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the weight."""
-        return self.weight(t)
+        return _inside(t, out)
 
 
 class Welsch(AbstractPenalty):
@@ -200,24 +208,33 @@ class Welsch(AbstractPenalty):
 
     def weight(self, t: Tensor) -> Tensor:
         """Return ``exp(-t^2 / 2)``."""
-        return t.square().mul_(-0.5).exp_()
+        return self._near(t).square_().mul_(-0.5).exp_()
 
-    def curvature(self, t: Tensor) -> Tensor:
-        """Return ``(1 - t^2) exp(-t^2 / 2)``; squares are cut where it vanishes, lest infinity meet zero."""
-        square = t.square().clamp_(max=1e4)
-        weight = (-0.5 * square).exp_()
-        return weight.mul_(square.neg_().add_(1.0))
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``(1 - t^2) exp(-t^2 / 2)``."""
+        square = self._near(t, out).square_()
+        weight = square.mul(-0.5).exp_()
+        return square.neg_().add_(1.0).mul_(weight)
 
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both from one exponential; squares are cut where it vanishes, lest infinity meet zero."""
-        square = t.square().clamp_(max=1e4)
-        weight = (-0.5 * square).exp_()
-        return weight * t, weight.mul_(1.0 - square)
+    def first(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both from one power of two, quick where it underflows; its last digit may depend on its neighbours."""
+        weight = torch.mul(t, t).mul_(-0.5 * BITS).exp2_()
+        slope = summed(t.mul_(weight), weights)
+        return summed(weight.neg_().add_(1.0), weights), slope
 
-    def value_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both from one exponential."""
-        weight = self.weight(t)
-        return 1.0 - weight, weight.mul_(t)
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both from one power; the curvature is the weight less ``t`` times the slope."""
+        t = self._near(t, t)
+        weight = torch.mul(t, t).mul_(-0.5).exp_()
+        rest = weight * t
+        curvature = summed(weight.addcmul_(t, rest, value=-1.0), weights)
+        return summed(rest, weights), curvature
+
+    @staticmethod
+    def _near(t: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``t`` cut where the exponential all but vanishes: underflow is slow, and infinity may meet zero."""
+        limit = math.sqrt(-1.95 * math.log(torch.finfo(t.dtype).tiny))
+        return torch.clamp(t, -limit, limit, out=out)
 
 
 class GemanMcClure(AbstractPenalty):
@@ -237,22 +254,26 @@ class GemanMcClure(AbstractPenalty):
 
     def weight(self, t: Tensor) -> Tensor:
         """Return ``(1 + t^2)^-2``."""
-        return t.square().add_(1.0).square_().reciprocal_()
+        return torch.mul(t, t).add_(1.0).square_().reciprocal_()
 
-    def curvature(self, t: Tensor) -> Tensor:
-        """Return ``(1 - 3 t^2) (1 + t^2)^-3``."""
-        return self.both(t)[1]
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``(1 - 3 t^2) (1 + t^2)^-3``; with ``s = 1 / (1 + t^2)`` it is ``s^2 (4 s - 3)``."""
+        rest = torch.mul(t, t, out=out).add_(1.0).reciprocal_()
+        square = rest.square()
+        return rest.mul_(4.0).sub_(3.0).mul_(square)
 
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both from one division; with ``s = 1 / (1 + t^2)`` the curvature is ``s^2 (4 s - 3)``."""
-        rest = t.square().add_(1.0).reciprocal_()
-        weight = rest.square()
-        return weight * t, rest.mul_(4.0).sub_(3.0).mul_(weight)
-
-    def value_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def first(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return both from one division."""
-        rest = t.square().add_(1.0).reciprocal_()
-        return 0.5 - 0.5 * rest, rest.square_().mul_(t)
+        rest = torch.mul(t, t).add_(1.0).reciprocal_()
+        value = summed(rest.mul(-0.5).add_(0.5), weights)
+        return value, summed(t.mul_(rest.square_()), weights)
+
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both from one division."""
+        rest = torch.mul(t, t).add_(1.0).reciprocal_()
+        square = rest.square()
+        slope = summed(t.mul_(square), weights)
+        return slope, summed(rest.mul_(4.0).sub_(3.0).mul_(square), weights)
 
 
 @dataclass(frozen=True)
@@ -280,15 +301,25 @@ class Barron(AbstractPenalty):
         """Return ``(1 + t^2 / b)^(a / 2 - 1)``."""
         return self._growth(t).mul_(0.5 * self.shape - 1.0).exp_()
 
-    def curvature(self, t: Tensor) -> Tensor:
-        """Return the derivative of the slope."""
-        return self.both(t)[1]
-
-    def both(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both from one power; the curvature is the weight times ``(1 + (a - 1) v) / (1 + v)``."""
+    def curvature(self, t: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the weight times ``(1 + (a - 1) v) / (1 + v)`` with ``v = t^2 / b``."""
         weight = self.weight(t)
-        rest = t.square().div_(self._rest).add_(1.0).reciprocal_()
-        return weight * t, weight * rest.mul_(2.0 - self.shape).add_(self.shape - 1.0)
+        rest = torch.mul(t, t, out=out).div_(self._rest).add_(1.0).reciprocal_()
+        return rest.mul_(2.0 - self.shape).add_(self.shape - 1.0).mul_(weight)
+
+    def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both from one power."""
+        weight = self.weight(t)
+        slope = summed(weight * t, weights)
+        rest = t.square_().div_(self._rest).add_(1.0).reciprocal_()
+        return slope, summed(rest.mul_(2.0 - self.shape).add_(self.shape - 1.0).mul_(weight), weights)
+
+    def value(self, t: Tensor) -> Tensor:
+        """Return ``rho(t)``; near shape zero to second order in the shape."""
+        growth, a = self._growth(t), self.shape
+        if abs(a) < FLAT_SHAPE:
+            return growth.addcmul(growth, growth, value=0.25 * a).mul_(0.5 * self._rest)
+        return growth.mul_(0.5 * a).expm1_().mul_(self._rest / a)
 
     def shape_slope(self, t: Tensor) -> Tensor:
         """Return the derivative of ``rho'(t)`` with respect to the shape."""
@@ -300,18 +331,20 @@ class Barron(AbstractPenalty):
         return max(2.0 - self.shape, SMALLEST_REST)
 
     def _growth(self, t: Tensor) -> Tensor:
-        return t.square().div_(self._rest).log1p_()
+        return torch.mul(t, t).div_(self._rest).clamp_(max=torch.finfo(t.dtype).max).log1p_()
 
 
 SMALLEST_REST = 1e-12
 """Nearer to shape 2 than this, Barron's penalty is the quadratic to machine precision."""
+FLAT_SHAPE = 1e-5
+"""Nearer to shape 0 than this, a power less one over the shape is expanded."""
 
 
 def barron_cost(square: Tensor, alpha: Tensor, shape: Tensor) -> Tensor:
     """Return Barron's penalty as a function of ``z^2``, differentiable in alpha and in the shape."""
     rest = (2.0 - shape).clamp_min(SMALLEST_REST)
     growth = torch.log1p(square / (rest * alpha.square()))
-    flat = shape.abs() < 1e-5
+    flat = shape.abs() < FLAT_SHAPE
     half = torch.where(flat, torch.ones_like(shape), 0.5 * shape)
     near = growth + 0.25 * shape * growth.square()  # to second order in the shape
     return 0.5 * rest * torch.where(flat, near, torch.expm1(half * growth) / half)

@@ -51,11 +51,11 @@ class Rows:
     @property
     def unit(self) -> Tensor:
         """``1 / alpha`` in the precision of the points, (rows, 1)."""
-        return self.alpha.reciprocal().to(self.x.dtype)
+        return self.alpha.reciprocal().clamp_(max=torch.finfo(self.x.dtype).max).to(self.x.dtype)
 
-    def residuals(self, u: Tensor) -> Tensor:
+    def residuals(self, u: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``(x - u) / alpha`` for one ``u`` in each row, (rows,), rounded to the precision of the points."""
-        return (self.x - u[:, None].to(self.x.dtype)).mul_(self.unit)
+        return torch.sub(self.x, u[:, None].to(self.x.dtype), out=out).mul_(self.unit)
 
     def blocks(self) -> Iterator[tuple[slice, "Rows"]]:
         """Yield the rows in blocks, each with where it is."""

@@ -1,6 +1,6 @@
 """Pooling of numbers with its own derivative: the minimum in blocks of rows, the gradient in one more pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from ._truncated import pool_truncated
 
 CANCELLED = 1e-7
 """A sum of curvatures below this part of the sum of their sizes does not say how the solution moves."""
+
+
+Gradients = Sequence[Tensor | None]
+"""Where gradients are written: for points, weights, alpha and shape, None where not wanted."""
 
 
 def minimise(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = None) -> tuple[Tensor, Tensor]:
@@ -71,31 +75,29 @@ def derivative(
         (rows, n), (rows, n), (rows, 1), (rows, 1), None where not wanted.
     """
     bad = u.isnan()
-    failed = bad & (cotangent != 0.0)
+    failed = None
     if bool(bad.any()):
+        failed = bad & (cotangent != 0.0)
         rows, u, cotangent = rows.without(bad), u.nan_to_num(nan=0.0), cotangent.masked_fill(bad, 0.0)
     full = [torch.empty_like(rows.x) if want else None for want in wanted[:2]]
     single = [torch.empty_like(rows.alpha) if want else None for want in wanted[2:]]
     grads = [*full, *single]
-
-    def part_of(block: Rows, u: Tensor, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        found = None if kernels is None or wanted[3] else _by_kernel(penalty, block, u, cotangent, wanted, kernels)
-        return found or _block(penalty, block, u, cotangent, wanted)
-
     for where, block in rows.blocks():
-        for grad, part in zip(grads, part_of(block, u[where], cotangent[where]), strict=True):
-            if grad is not None and part is not None:
-                grad[where] = part
-    for grad in grads:
-        if grad is not None:
-            grad[failed] = torch.nan
+        into = [None if grad is None else grad[where] for grad in grads]
+        given = penalty, block, u[where], cotangent[where], into
+        if kernels is None or wanted[3] or not _by_kernel(*given, kernels):
+            _block(*given)
+    if failed is not None:
+        for grad in grads:
+            if grad is not None:
+                grad[failed] = torch.nan
     return grads
 
 
 def _by_kernel(
-    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...], kernels: Kernels
-) -> tuple[Tensor | None, ...] | None:
-    """Return what :func:`_block` does, None where curvatures cancel."""
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, into: Gradients, kernels: Kernels
+) -> bool:
+    """Do what :func:`_block` does; return whether no curvatures cancel, else it is to do it."""
     points, weights, alpha, weak = kernels.pull(
         penalty.name,
         shape_of(penalty),
@@ -104,39 +106,54 @@ def _by_kernel(
         rows.alpha[:, 0],
         u,
         cotangent,
-        (wanted[0], wanted[1]),
+        (into[0] is not None, into[1] is not None),
     )
-    return None if bool(weak.any()) else (points, weights, alpha[:, None] if wanted[2] else None, None)
+    for grad, found in zip(into, (points, weights, alpha[:, None]), strict=False):
+        if grad is not None and found is not None:
+            grad.copy_(found)
+    return not bool(weak.any())
 
 
-def _block(
-    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
+def _block(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, into: Gradients) -> None:
+    """Write the gradients of a block of rows."""
+    points, weights, alpha, shape = into
     t = rows.residuals(u)
-    curvature = weighted(penalty.curvature(t), rows.weights)
+    curvature = penalty.curvature(t, out=points)
+    if rows.weights is not None:
+        curvature.mul_(rows.weights)
     total = curvature.sum(-1, keepdim=True)
-    weak = total <= CANCELLED * _size(penalty, curvature, total)
+    # written so that it is true for NaN, the result of overflow, too
+    weak = ~(total > CANCELLED * _size(penalty, curvature, total))
     if bool(weak.any()):
-        some = weak[:, 0].nonzero()[:, 0]
-        curvature[some], total[some] = (part.to(t.dtype) for part in _share(penalty, rows[some].double(), u[some]))
-    dtype = rows.x.dtype
+        _repair(penalty, rows, u, curvature, total, weak[:, 0].nonzero()[:, 0])
     scale = cotangent[:, None] / total.double()
-    points = alpha = weights = shape = None
-    if wanted[2]:
-        alpha = -torch.linalg.vecdot(curvature, t)[:, None].double() * scale
-    if wanted[1]:
-        weights = penalty.slope(t).mul_((rows.alpha * scale).to(dtype))
-    if wanted[3]:
+    if weights is not None:
+        torch.mul(penalty.slope(t), (rows.alpha * scale).to(t.dtype), out=weights)
+    if shape is not None:
         assert isinstance(penalty, Barron)
         moved = weighted(penalty.shape_slope(t), rows.weights)
-        shape = moved.sum(-1, keepdim=True, dtype=torch.float64) * rows.alpha * scale
-    if wanted[0]:
-        points = curvature.mul_(scale.to(dtype))
-    return points, weights, alpha, shape
+        torch.mul(moved.sum(-1, keepdim=True, dtype=torch.float64), rows.alpha * scale, out=shape)
+    if alpha is not None:
+        # the mean does not depend on alpha
+        moment = 0.0 if isinstance(penalty, Quadratic) else t.mul_(curvature).sum(-1, keepdim=True).double()
+        torch.mul(scale, moment, out=alpha).neg_()
+    if points is not None:
+        points.mul_(scale.to(t.dtype))
 
 
 def _size(penalty: AbstractPenalty, curvature: Tensor, total: Tensor) -> Tensor:
     return total if penalty.bounds is None else curvature.abs().sum(-1, keepdim=True)
+
+
+def _repair(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor, total: Tensor, weak: Tensor) -> None:
+    """Take some rows again in double precision, and let points share where curvatures cancel there too."""
+    some, u = rows[weak].double(), u[weak]
+    terms = weighted(penalty.curvature(some.residuals(u).clamp_(-1e150, 1e150)), some.weights)
+    sums = terms.sum(-1, keepdim=True)
+    lost = ~(sums > 1e-8 * CANCELLED * _size(penalty, terms, sums))[:, 0]
+    if bool(lost.any()):
+        terms[lost], sums[lost] = _share(penalty, some[lost], u[lost])
+    curvature[weak], total[weak] = terms.to(curvature.dtype), sums.to(total.dtype)
 
 
 def _share(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> tuple[Tensor, Tensor]:

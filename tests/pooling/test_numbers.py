@@ -263,6 +263,35 @@ def test_huge_points_do_not_overflow():
         assert RobustPool(penalty, 1.0, -1)(x).item() == pytest.approx(3e38, rel=1e-6)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_tiny_scales_with_tiny_weights_do_not_underflow(penalty):
+    x = torch.tensor([[-2.0, -1.0, 0.5, 1.0, 30.0]])
+    weights = torch.tensor([[1.0, 3.0, 1.0, 0.5, 0.2]])
+    problem, rest = pooling_problem(penalty, weighted=True), [torch.tensor(0.0)] if penalty == "barron" else []
+    plain = al.argmin(problem, x, weights, torch.tensor(1.0), *rest)
+    tiny = al.argmin(problem, 1e-30 * x, 1e-20 * weights, torch.tensor(1e-30), *rest)
+    assert torch.allclose(1e30 * tiny, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_heavier_of_two_points_wins_where_no_number_is_within_alpha_of_it(dtype):
+    x = torch.tensor([1e22, -3e10], dtype=dtype, requires_grad=True)
+    pool = RobustPool("huber", torch.tensor(1e-12, dtype=dtype), -1)
+    assert pool(x, torch.tensor([0.2, 0.8], dtype=dtype)).item() == pytest.approx(-3e10)
+    assert pool(x, torch.tensor([0.8, 0.2], dtype=dtype)).item() == pytest.approx(1e22)
+    assert torch.autograd.grad(pool(x), x)[0].tolist() == [0.5, 0.5]
+
+
+def test_gradients_of_points_far_beyond_alpha_are_finite():
+    x = torch.tensor([1e30, -3e29], requires_grad=True)
+    pool = RobustPool("barron", 1.0, -1, shape=2.0)
+    y = pool(x)
+    assert torch.autograd.grad(y, x, retain_graph=True)[0].tolist() == pytest.approx([0.5, 0.5])
+    assert all(torch.autograd.grad(y, p, retain_graph=True)[0].isfinite() for p in pool.parameters())
+    mean = RobustPool("quadratic", 1e-12, -1)
+    assert torch.autograd.grad(mean(x, torch.tensor([1e8, 3e8])), mean.alpha)[0].item() == 0.0
+
+
 @pytest.mark.parametrize("penalty", NOT_CONVEX)
 def test_a_solution_says_how_near_it_is_to_the_global_minimum(penalty):
     x = clusters(40).double()
