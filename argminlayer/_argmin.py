@@ -27,6 +27,7 @@ from ._select import choose
 from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables, failure_text
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
+from .cones import ConeProgram, argmin_cones, solve_cones
 
 ATTACH_TOLERANCE = 1e-4
 """Scaled residual that a value given in float64 may have."""
@@ -52,6 +53,8 @@ def argmin(
         :class:`AbstractDirectSolver` serves, and neither a start nor another backward rule is asked for, that solver's
         own solution and derivative are returned.
     """
+    if isinstance(problem, ConeProgram):
+        return argmin_cones(problem, parameters, solver, start, backward, options, throw)
     if isinstance(problem, QuadraticProgram) and start is None and backward == KKT():
         found = argmin_quadratic(problem, parameters, solver, options, throw)
         if found is not None:
@@ -99,6 +102,8 @@ def solve(
         NotDifferentiable: raised by the backward pass where the derivative is not determined (only with ``throw``).
     """
     _check_settings(backward, options)
+    if isinstance(problem, ConeProgram):
+        return solve_cones(problem, parameters, solver, start, backward, options, throw)
     layout, prepared = arrange(problem, parameters, start)
     starts, given = read_starts(layout, problem.start if start is None else start)
 

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from ._bound import BoundProblem
 
 
-def read_parameters(parameters: Sequence[Any], names: Sequence[str]) -> tuple[Tensor, ...]:
+def read_parameters(parameters: Sequence[Any], names: Sequence[str], sparse: bool = False) -> tuple[Tensor, ...]:
     """Return parameters as tensors of one device, those of floats of one dtype.
 
     Python numbers and lists take dtype and device of the tensors; NumPy arrays keep their dtype.
 
     Raises:
-        ProblemError: not convertible, mixed dtypes or devices, complex, or on the meta device.
+        ProblemError: not convertible, mixed dtypes or devices, complex, sparse unless that is allowed, or on the meta
+            device.
     """
     labels = names if len(names) == len(parameters) else tuple(map(str, range(len(parameters))))
     typed = [p for p in parameters if isinstance(p, Tensor | np.ndarray | np.generic)]
@@ -34,7 +35,7 @@ def read_parameters(parameters: Sequence[Any], names: Sequence[str]) -> tuple[Te
     for label, tensor in zip(labels, read, strict=True):
         if tensor.is_complex():
             raise ProblemError(f"parameter {label} is complex; pass its real and imaginary parts (torch.view_as_real)")
-        if tensor.layout != torch.strided:
+        if tensor.layout != torch.strided and not sparse:
             raise ProblemError(f"parameter {label} is sparse ({tensor.layout}); pass its `.to_dense()`")
         if tensor.is_meta:
             raise ProblemError(f"parameter {label} is on the meta device and has no values; move it to a real device")

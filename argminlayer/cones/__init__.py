@@ -1,5 +1,6 @@
 """Cone programs: their types, the cones' projections and faces, and the engine that certifies and differentiates."""
 
+from ._call import ConeSolution, argmin_cones, solve_cones
 from ._form import ConeForm
 from ._pattern import ConePattern, Cones
 from ._program import CONE_PROGRAM, ConeProgram
@@ -12,5 +13,8 @@ __all__ = [
     "ConeForm",
     "ConePattern",
     "ConeProgram",
+    "ConeSolution",
     "Cones",
+    "argmin_cones",
+    "solve_cones",
 ]

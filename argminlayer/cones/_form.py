@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from ._pattern import Array, ConePattern
 
 
@@ -25,6 +28,12 @@ class ConeForm:
     A: Array
     b: Array
     batch: int
+
+    @classmethod
+    def of(cls, pattern: ConePattern, data: tuple[Tensor, Tensor, Tensor, Tensor], batch: int) -> "ConeForm":
+        """Return the form of tensors P, q, A and b."""
+        P, q, A, b = (np.ascontiguousarray(part.numpy(force=True)) for part in data)
+        return cls(pattern, P, q, A, b, batch)
 
     def select(self, index: Array) -> "ConeForm":
         """Return the programs at some positions of the batch."""

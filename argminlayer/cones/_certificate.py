@@ -1,0 +1,144 @@
+"""Judging answers of cone programs: residuals at points that lie on the cones and are complementary by construction."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ._faces import project
+from ._groups import groups_of
+from ._matrices import Matrices
+from ._pattern import Cones
+
+EXACT = 1e-9
+"""A scaled slack or multiplier below this is zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class Programs:
+    """The numbers of a batch of programs as tensors.
+
+    Attributes:
+        cones: K.
+        matrices: P and A.
+        q: (1 or batch, n).
+        b: (1 or batch, m).
+        lengths: of the rows of A, the longest within each curved cone; (1 or batch, m).
+        largest: the largest diagonal entry of P, (1 or batch,).
+    """
+
+    cones: Cones
+    matrices: Matrices
+    q: Tensor
+    b: Tensor
+    lengths: Tensor
+    largest: Tensor
+
+    @classmethod
+    def of(cls, cones: Cones, matrices: Matrices, q: Tensor, b: Tensor) -> "Programs":
+        """Measure the rows."""
+        lengths = matrices.lengths()
+        for group in groups_of(cones):
+            if group.kind not in ("zero", "nonnegative"):
+                part = group.take(lengths)
+                group.put(lengths, part.amax(-1, keepdim=True).expand_as(part))
+        return cls(cones, matrices, q, b, torch.where(lengths > 0, lengths, 1.0), matrices.largest())
+
+    def select(self, index: Tensor) -> "Programs":
+        """Return the programs of the instances in ``index``."""
+        q, b, lengths, largest = (
+            part if len(part) == 1 else part[index] for part in (self.q, self.b, self.lengths, self.largest)
+        )
+        return Programs(self.cones, self.matrices.select(index), q, b, lengths, largest)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Points and their residuals. With ``s = Pi(v)`` and ``gamma z = s - v`` nothing but two equations can be amiss.
+
+    Attributes:
+        x: (batch, n).
+        v: ``s - gamma z``, (batch, m).
+        s: slacks, (batch, m).
+        z: multipliers, (batch, m).
+        gamma: the unit of the multipliers, which makes them as large as the slacks, (batch,).
+        slope: ``P x + q + A'z``, (batch, n).
+        gap: ``A x + s - b``, (batch, m).
+        stationarity: the largest slope over the size of the forces of the problem, (batch,).
+        feasibility: the largest gap over the length of its row and ``1 + |x|``, (batch,).
+        worst: the larger of the two; infinite where something is not a number.
+    """
+
+    x: Tensor
+    v: Tensor
+    s: Tensor
+    z: Tensor
+    gamma: Tensor
+    slope: Tensor
+    gap: Tensor
+    stationarity: Tensor
+    feasibility: Tensor
+    worst: Tensor
+
+    @property
+    def near(self) -> Tensor:
+        """What counts as zero among slacks and multipliers, (batch,)."""
+        return EXACT * self.v.abs().amax(1) if self.v.shape[1] else self.v.new_zeros(len(self.v))
+
+    def select(self, index: Tensor) -> "Measured":
+        """Return the points of the instances in ``index``."""
+        return Measured(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def merged(self, index: Tensor, other: "Measured") -> "Measured":
+        """Return the points with those in ``index`` replaced."""
+        names = [field.name for field in fields(self)]
+        return replace(self, **{name: getattr(self, name).index_copy(0, index, getattr(other, name)) for name in names})
+
+    def better(self, other: "Measured", wins: Tensor) -> "Measured":
+        """Return the points of ``other`` where it wins (batch,), these elsewhere."""
+        parts = {}
+        for field in fields(self):
+            mine, its = getattr(self, field.name), getattr(other, field.name)
+            parts[field.name] = torch.where(wins.reshape(-1, *(1,) * (mine.ndim - 1)), its, mine)
+        return Measured(**parts)
+
+
+def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tensor | None = None) -> Measured:
+    """Measure points x (batch, n) with ``v = s - gamma z`` (batch, m).
+
+    Args:
+        programs: the batch.
+        x: (batch, n).
+        v: (batch, m).
+        gamma: (batch,).
+        hint: slacks near those of v, or None.
+    """
+    sound = x.isfinite().all(1) & v.isfinite().all(1)
+    if not bool(sound.all()):
+        x, v = (torch.where(sound[:, None], part, 0.0) for part in (x, v))
+    s = project(programs.cones, v, hint)
+    z = (s - v) / gamma[:, None]
+    matrices = programs.matrices
+    slope = matrices.P_times(x) + programs.q + matrices.A_pulled(z)
+    gap = matrices.A_times(x) + s - programs.b
+    extent = 1.0 + largest(x)
+    force = torch.maximum(largest(programs.q), programs.largest * extent)
+    force = torch.where(force > 0, force, 1.0)
+    stationarity = largest(slope) / force
+    feasibility = largest(gap / programs.lengths) / extent
+    worst = torch.maximum(stationarity, feasibility)
+    worst = torch.where(sound & worst.isfinite(), worst, torch.inf)
+    return Measured(x, v, s, z, gamma, slope, gap, stationarity, feasibility, worst)
+
+
+def units(s: Tensor, z: Tensor) -> Tensor:
+    """Return the unit of the multipliers, a power of two that makes them about as large as the slacks, (batch,)."""
+    above, below = largest(s), largest(z)
+    fine = (above > 0) & (below > 0) & above.isfinite() & below.isfinite()
+    ratio = torch.where(fine, above, 1.0) / torch.where(fine, below, 1.0)
+    return torch.exp2(torch.log2(ratio).round())
+
+
+def largest(values: Tensor) -> Tensor:
+    """Return the largest size of the entries of (batch, c), zero where there are none."""
+    return values.abs().amax(1) if values.shape[1] else values.new_zeros(len(values))
