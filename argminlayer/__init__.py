@@ -33,7 +33,7 @@ from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._smoothing import Smoothing
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
-from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones
+from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones, ConeSolution
 from .hookspecs import hookimpl
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "ConeForm",
     "ConePattern",
     "ConeProgram",
+    "ConeSolution",
     "Cones",
     "ExperimentError",
     "Explanation",

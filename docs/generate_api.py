@@ -35,6 +35,7 @@ SECTIONS = {
         "AbstractConeSolver",
         "ConeForm",
         "ConeAnswer",
+        "ConeSolution",
     ),
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),
