@@ -10,7 +10,7 @@ from ._certificate import EXACT, KKTPoint, measure
 from ._tangent import settle
 
 CONVERGED = 1e-12
-"""A point whose estimated error is below this is not refined any further."""
+"""A point whose estimated error and residual are below this is not refined any further."""
 REACH = 1e-2
 """Refinement that would move a point further than this, over ``1 + |u|``, is no refinement and is not done."""
 ROUNDS = 4
@@ -57,7 +57,8 @@ def _newton(bound: BoundProblem, point: KKTPoint) -> KKTPoint:
 
 def _refinable(point: KKTPoint) -> Tensor:
     error = point.certificate.error
-    return (error > CONVERGED) & (error < REACH)
+    # multipliers may be less accurate than the point, of which alone the error is
+    return ((error > CONVERGED) | (point.residual > CONVERGED)) & (error < REACH)
 
 
 def _state(point: KKTPoint) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,6 +68,7 @@ class Explanation:
     Attributes:
         problem: the kinds and sizes of objective and constraints in words.
         program: the class of the problem, as its algebra proves it: ``"quadratic program (...)"``; or why it has none.
+            What solvers prove beside that follows: ``"convex, proved by DCP"``.
         verdicts: one for each installed solver.
         choice: what would be used, None when nothing can.
     """
@@ -104,9 +105,18 @@ def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | N
     bound = bind(problem, parameters)
     verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
     request = requested(solver)
+    proofs = dict.fromkeys(_proof(verdict.solver, bound) for verdict in verdicts if verdict.reason is None)
+    program = "; ".join([_program(bound), *filter(None, proofs)])
     if request == AUTO and all(v.reason for v in verdicts):
-        return Explanation(describe(bound), _program(bound), verdicts, None)
-    return Explanation(describe(bound), _program(bound), verdicts, choose(bound, solver))
+        return Explanation(describe(bound), program, verdicts, None)
+    return Explanation(describe(bound), program, verdicts, choose(bound, solver))
+
+
+def _proof(solver: AbstractSolver, bound: BoundProblem) -> str:
+    try:
+        return solver.proves(bound)
+    except Exception:  # noqa: BLE001 - a broken plugin proves nothing and harms no other
+        return ""
 
 
 def _program(bound: BoundProblem) -> str:

@@ -167,6 +167,14 @@ class AbstractSolver(abc.ABC):
         del problem
         return 0.0
 
+    def proves(self, problem: BoundProblem) -> str:
+        """Return what the solver proves of a problem that it supports, ``"convex, proved by DCP"``; else nothing.
+
+        :func:`argminlayer.explain` adds it to the class of the problem.
+        """
+        del problem
+        return ""
+
     @abc.abstractmethod
     def solve(self, problem: BoundProblem, start: Tensor) -> Candidate:
         """Solve every instance from ``start`` (batch, n), float64. Must not modify its inputs nor keep state."""

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import argminlayer as al
 
+from ._ordinary import AbstractOrdinary
+
 
 @dataclass(frozen=True)
-class AbstractCvxpy(al.AbstractConeSolver):
+class AbstractCvxpy(AbstractOrdinary):
     """Options that all solvers of this plugin share.
 
     Attributes:
