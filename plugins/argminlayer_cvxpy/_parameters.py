@@ -134,7 +134,8 @@ class ParameterMap:
                 part = self._part(chosen)
                 for block, found in zip(part.reached, self._products(part, values), strict=True):
                     results[block] = results[block] + found
-        return tuple(results)
+        *data, constant = results
+        return *data, constant[..., 0]
 
     def _feature(self, feature: Feature, prepared: Sequence[Tensor]) -> Tensor:
         value = prepared[feature.parameter]
