@@ -169,7 +169,7 @@ def choose(
     if isinstance(request, AbstractSolver):
         return _single(bound, with_options(request, options))
     solvers = _registry.load().solvers
-    found = _called(request, solvers)
+    found = called(request, solvers)
     if found is not None:
         return _single(bound, with_options(found, options))
     family = [s for name, s in solvers.items() if request in (AUTO, name.partition(".")[0])]
@@ -209,11 +209,11 @@ def check_name(solver: str | AbstractSolver | None) -> None:
         return
     solvers = _registry.load().solvers
     is_plugin = any(solver == name.partition(".")[0] for name in solvers)
-    if solver != AUTO and not is_plugin and _called(str(solver), solvers) is None:
+    if solver != AUTO and not is_plugin and called(str(solver), solvers) is None:
         raise SolverError(_unknown(str(solver), solvers))
 
 
-def _called(name: str, solvers: Mapping[str, AbstractSolver]) -> AbstractSolver | None:
+def called(name: str, solvers: Mapping[str, AbstractSolver]) -> AbstractSolver | None:
     """Return the solver of a full name, or of a plugin that reaches others by name: ``"plugin:name"``."""
     plugin, _, own = name.partition(":")
     if name in solvers or not own:

@@ -47,7 +47,7 @@ class Matrices:
     def of(cls, pattern: ConePattern, P: Tensor, A: Tensor) -> "Matrices":
         """Spread values P (1 or batch, entries) and A likewise over dense matrices."""
         n, m, at = pattern.size, pattern.cones.rows, _places(pattern)
-        spread = A.new_zeros(len(A), m * n).index_add_(1, at.A_rows * n + at.A_columns, A).reshape(-1, m, n)
+        spread = A.new_zeros(len(A), m * n).index_add_(1, at.A_rows * n + at.A_columns, A).reshape(len(A), m, n)
         if not len(at.P_rows):
             return cls(None, spread)
         upper = P.new_zeros(len(P), n * n).index_add_(1, at.P_rows * n + at.P_columns, P)

@@ -12,7 +12,7 @@ import torch
 from .. import _registry
 from .._errors import SolverError
 from .._registry import Registry
-from .._select import AUTO, FALLBACKS, requested, with_options
+from .._select import AUTO, FALLBACKS, called, requested, with_options
 from .._solution import Status
 from .._solver import AbstractSolver
 from ._certificate import Measured, Programs, measure, units
@@ -61,7 +61,9 @@ def cone_family(solver: str | AbstractSolver | None) -> tuple[AbstractConeSolver
     request = requested(solver)
     if isinstance(request, AbstractSolver):
         return (request,) if isinstance(request, AbstractConeSolver) else ()
-    return _family(_registry.load(), request)
+    registry = _registry.load()
+    found = called(request, registry.solvers)
+    return _family(registry, request) if found is None else (found,) if isinstance(found, AbstractConeSolver) else ()
 
 
 @functools.lru_cache(maxsize=256)

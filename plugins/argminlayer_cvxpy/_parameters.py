@@ -122,7 +122,7 @@ class ParameterMap:
             ProblemError: a value that its CVXPY parameter would refuse.
         """
         prepared = [
-            checked(attributes, value.to("cpu", torch.float64))
+            checked(attributes, (value if value.layout == torch.strided else value.to_dense()).to("cpu", torch.float64))
             for attributes, value in zip(self.attributes, parameters, strict=True)
         ]
         values = [self._feature(feature, prepared) for feature in self.features]

@@ -41,7 +41,7 @@ class Piece:
         if self.scale is not None:
             values = values * self.scale.to(values)
         values = values.exp() if self.exponential else values
-        return values.reshape(*source.shape[:-1], *self.shape)
+        return values.reshape((*source.shape[:-1], *self.shape))
 
 
 @dataclass(frozen=True, eq=False)

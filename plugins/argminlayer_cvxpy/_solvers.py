@@ -59,9 +59,11 @@ class AbstractCvxpy(AbstractOrdinary):
 
     def available(self) -> al.Availability:
         """Return whether CVXPY and the back end are installed."""
-        for module in ("cvxpy", self.module):
-            if importlib.util.find_spec(module) is None:
-                return al.Availability.of_module(module, extra="cvxpy")
+        cvxpy = al.Availability.of_module("cvxpy", extra="cvxpy")
+        if not cvxpy or self.module in _BROUGHT:
+            return cvxpy and al.Availability.of_module(self.module, extra="cvxpy")
+        if importlib.util.find_spec(self.module) is None:
+            return al.Availability(False, f"needs the package {self.module!r} and a licence: pip install {self.module}")
         return al.Availability(True)
 
     def refuses(self, form: al.ConeForm) -> str | None:
@@ -84,6 +86,8 @@ class AbstractCvxpy(AbstractOrdinary):
         return {**chosen, **(self.settings or {})}
 
 
+_BROUGHT = frozenset({"cvxpy", "clarabel", "scs", "ecos", "osqp", "highspy"})
+"""What the extra of this plugin installs."""
 _ALL = frozenset({"second_order", "semidefinite", "exponential", "power"})
 
 
