@@ -11,7 +11,7 @@ from torch import Tensor
 from .._autodiff import derivative_wanted, inside_transform, nested_forward_mode
 from .._backward import KKT
 from .._errors import NotDifferentiable
-from ._certificate import units
+from ._certificate import largest, units
 from ._faces import Faces, faces
 from ._followed import Setting, folded, solve_followed
 from ._form import ConeForm
@@ -223,7 +223,8 @@ def _followed(
     """Solve so that the result can be differentiated again, in the data and in the solution."""
     P, A, b, x, z, solved = at
     s = b - A_product(task.pattern, A, x)
-    gamma = units(s.detach(), z.detach())
+    force = largest(P_product(task.pattern, P, x) + A_pulled(task.pattern, A, z))
+    gamma = units(s.detach(), z.detach(), 1.0 + largest(x).detach(), force.detach())
     v = torch.where(solved[:, None], s - gamma[:, None] * z, torch.nan)
     setting = Setting(task.pattern, task.rule, pushed)
     a, e = solve_followed(setting, P, A, v, gamma, top[..., None], bottom[..., None])

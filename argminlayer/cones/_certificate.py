@@ -12,6 +12,8 @@ from ._pattern import Cones
 
 EXACT = 1e-9
 """A scaled slack or multiplier below this is zero."""
+SMALL = 1e-3
+"""Slacks and multipliers that are all smaller than this, beside what the program is made of, are taken for that size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,11 @@ class Programs:
                 part = group.take(lengths)
                 group.put(lengths, part.amax(-1, keepdim=True).expand_as(part))
         return cls(cones, matrices, q, b, torch.where(lengths > 0, lengths, 1.0), matrices.largest())
+
+    def force(self, x: Tensor) -> Tensor:
+        """Return the size of the forces of the objective at x (batch, n), one where there are none, (batch,)."""
+        force = torch.maximum(largest(self.q), self.largest * (1.0 + largest(x)))
+        return torch.where(force > 0, force, 1.0)
 
     def select(self, index: Tensor) -> "Programs":
         """Return the programs of the instances in ``index``."""
@@ -122,18 +129,25 @@ def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tenso
     slope = matrices.P_times(x) + programs.q + matrices.A_pulled(z)
     gap = matrices.A_times(x) + s - programs.b
     extent = 1.0 + largest(x)
-    force = torch.maximum(largest(programs.q), programs.largest * extent)
-    force = torch.where(force > 0, force, 1.0)
-    stationarity = largest(slope) / force
+    stationarity = largest(slope) / programs.force(x)
     feasibility = largest(gap / programs.lengths) / extent
     worst = torch.maximum(stationarity, feasibility)
     worst = torch.where(sound & worst.isfinite(), worst, torch.inf)
     return Measured(x, v, s, z, gamma, slope, gap, stationarity, feasibility, worst)
 
 
-def units(s: Tensor, z: Tensor) -> Tensor:
-    """Return the unit of the multipliers, a power of two that makes them about as large as the slacks, (batch,)."""
+def units(s: Tensor, z: Tensor, extent: Tensor, force: Tensor) -> Tensor:
+    """Return the unit of the multipliers, a power of two that makes them about as large as the slacks, (batch,).
+
+    Args:
+        s: slacks, (batch, m).
+        z: multipliers, (batch, m).
+        extent: the size of the variables: slacks that are small beside it are not what the unit goes by, for they may
+            be a solver's error, all of them.
+        force: the size of the forces of the objective, likewise for multipliers.
+    """
     above, below = largest(s), largest(z)
+    above, below = torch.maximum(above, SMALL * extent), torch.maximum(below, SMALL * force)
     fine = (above > 0) & (below > 0) & above.isfinite() & below.isfinite()
     ratio = torch.where(fine, above, 1.0) / torch.where(fine, below, 1.0)
     return torch.exp2(torch.log2(ratio).round())

@@ -15,7 +15,7 @@ from .._registry import Registry
 from .._select import AUTO, FALLBACKS, called, requested, with_options
 from .._solution import Status
 from .._solver import AbstractSolver
-from ._certificate import Measured, Programs, measure, units
+from ._certificate import Measured, Programs, largest, measure, units
 from ._form import ConeForm
 from ._infeasible import proves_infeasible, proves_unbounded
 from ._matrices import Matrices
@@ -142,7 +142,7 @@ def _attempt(
 ) -> ConeFound:
     answer = _called(form, solver, start)
     x, s, z = (torch.from_numpy(np.ascontiguousarray(part)) for part in answer[:3])
-    gamma = units(s, z)
+    gamma = units(s, z, 1.0 + largest(x), programs.force(x))
     point = refine(programs, measure(programs, x, s - gamma[:, None] * z, gamma, s))
     failed = ~(point.worst <= SOLVED).numpy()
     status = np.zeros(form.batch, dtype=np.int64)

@@ -7,6 +7,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from cvxpy_problems import PROBLEMS, value_of
 
 import argminlayer as al
 from argminlayer_cvxpy import SCS, Clarabel, CvxpyLayer, Named
@@ -185,10 +186,11 @@ def test_failed_instances_are_named_and_the_others_keep_values_and_gradients(con
     assert solution.status.tolist() == [0, al.Status.INFEASIBLE, al.Status.UNBOUNDED, al.Status.NOT_FINITE]
 
 
-def test_an_answer_that_is_cut_short_is_not_taken_for_a_solution(problem, given):
-    cut = CvxpyLayer(*problem, solver="CLARABEL", solver_args={"max_iters": 1})
+def test_an_answer_that_is_cut_short_is_not_taken_for_a_solution():
+    problem, _ = PROBLEMS["semidefinite, side 10"]()
+    cut = CvxpyLayer(problem, problem.parameters(), problem.variables(), "CLARABEL", solver_args={"max_iters": 1})
     with pytest.raises(al.SolveFailed, match="MAX_ITERATIONS"):
-        cut(*given)
+        cut(torch.tensor(value_of(problem.parameters()[0], np.random.default_rng(0))))
 
 
 def test_a_geometric_program_and_its_parameters(given):
