@@ -13,7 +13,7 @@ from ._pattern import Cones
 EXACT = 1e-9
 """A scaled slack or multiplier below this is zero."""
 SMALL = 1e-3
-"""Slacks and multipliers that are all smaller than this, beside what the program is made of, are taken for that size."""
+"""Slacks and multipliers that are all smaller than this, beside the size of the program, are taken for so large."""
 
 
 @dataclass(frozen=True, eq=False)
