@@ -96,6 +96,50 @@ def test_three_languages_give_the_gradient_of_the_closed_form():
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_activations_written_in_cvxpy_are_those_of_torch():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    differences = run("11_layers_from_cvxpy")
+    assert list(differences) == ["relu", "ball", "sigmoid", "softmax", "sparsemax"]
+    for name, (value, slope) in differences.items():
+        assert value < 1e-7, name
+        assert slope < 1e-6, name
+
+
+def test_a_learned_policy_is_as_good_as_riccati_s_and_better_where_inputs_are_limited():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    costs = run("12_learning_a_control_policy")
+    before, after, riccati = costs["free"]
+    assert before > 3.0 * riccati
+    assert after < 1.05 * riccati
+    before, after, clipped = costs["limited"]
+    assert after < 0.98 * clipped
+
+
+def test_fear_of_trading_is_learned_through_a_month_of_portfolios():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    first, learned, grid, distance = run("13_portfolio_with_transaction_cost")
+    assert learned > 1.01 * first
+    assert learned > 0.98 * grid
+    assert distance < 1e-5
+
+
+def test_learned_weights_find_the_faulty_samples():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    distances, faulty, good = run("17_weights_for_robust_regression")
+    assert distances["learned weights"] < 0.3 * distances["huber"] < distances["least squares"]
+    assert distances["learned weights"] < 2.0 * distances["good samples"]
+    assert faulty < 0.2 < 0.5 < good
+
+
+def test_weights_of_flows_are_learned_and_prices_are_what_flows_pay():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    weights, spent, (slope, difference) = run("18_prices_of_a_shared_network")
+    true = torch.tensor([1.0, 2.0, 0.5, 1.5, 0.8], dtype=torch.float64)
+    torch.testing.assert_close(weights, true, rtol=2e-2, atol=0.0)
+    assert spent < 1e-6
+    assert slope == pytest.approx(difference, rel=1e-5)
+
+
 def test_the_rules_of_sudoku_are_learned_from_solved_boards():
     before, after = run("14_sudoku_by_learned_constraints")
     assert before < 0.1
