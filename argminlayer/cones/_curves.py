@@ -28,6 +28,8 @@ FAR = 500.0
 """Largest size of rho."""
 TINY = 1e-300
 """Stands for zero under a logarithm."""
+CLOSE = 1e-15
+"""A step in rho below this ends the search."""
 ROUNDS = 120
 """Steps of the search for rho, at most: half of them may bisect."""
 
@@ -336,17 +338,20 @@ def _searched(
     if guess is not None:
         first = guess[wanted]
         at = torch.where((first > low) & (first < high), first, at)
-    before = torch.full_like(at, torch.inf)
+    before, done = torch.full_like(at, torch.inf), torch.zeros_like(at, dtype=torch.bool)
     for _ in range(ROUNDS):
         value, slope = function(at, *arguments)
         low, high = torch.where(value < 0, at, low), torch.where(value > 0, at, high)
-        step = at - value / slope
+        step, size = value / slope, value.abs()
+        following = at - step
         # Newton where it stays inside and converges, else halves
-        good = (step > low) & (step < high) & (value.abs() < 0.5 * before)
-        following = torch.where(value == 0, at, torch.where(good, step, 0.5 * (low + high)))
-        moved = (following - at).abs()
-        at, before = following, value.abs()
-        if bool((moved <= 4e-16 * at.abs().clamp_min(1e-3)).all()):
+        good = (following > low) & (following < high) & (size < 0.5 * before)
+        following = torch.where(good, following, 0.5 * (low + high))
+        small = CLOSE * (1.0 + at.abs())
+        # what is there once stays, for rounding makes values stop falling; a pole makes steps small, too
+        done = done | ((step.abs() <= small) & (size < 1e-6)) | (high - low <= small)
+        at, before = torch.where(done, at, following), size
+        if bool(done.all()):
             break
     return otherwise.masked_scatter(wanted, at)
 

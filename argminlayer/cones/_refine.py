@@ -6,7 +6,7 @@ from ._certificate import Measured, Programs, measure
 from ._faces import faces
 from ._system import System
 
-TIGHT = 1e-13
+TIGHT = 1e-12
 """A point whose residual is below this is not refined."""
 ROUNDS = 12
 """Newton steps, at most."""

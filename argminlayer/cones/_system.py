@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._linear import SymmetricFactor
 from ._faces import Faces
+from ._factor import Factor
 from ._matrices import Matrices
 
 AT_ONCE = 2**23
@@ -55,7 +55,7 @@ class System:
         size: n.
     """
 
-    factor: SymmetricFactor
+    factor: Factor
     scale: Tensor
     faces: Faces
     slant: Tensor
@@ -97,7 +97,7 @@ class System:
         K[:, n:, n:].diagonal(dim1=1, dim2=2).copy_(-diagonal)
         scale = _scale(K, n)
         K = K * scale[:, :, None] * scale[:, None, :]
-        return cls(SymmetricFactor.of(K, 0), scale, faces, slant, place, used, gamma, n)
+        return cls(Factor.of(K, n), scale, faces, slant, place, used, gamma, n)
 
     def solve(self, top: Tensor, bottom: Tensor) -> Steps:
         """Solve ``P a + A'e = top`` and ``A a - W e = bottom`` for (batch, n, c) and (batch, m, c)."""
