@@ -12,7 +12,7 @@ from .._autodiff import derivative_wanted, inside_transform, nested_forward_mode
 from .._backward import KKT
 from .._errors import NotDifferentiable
 from ._certificate import largest, units
-from ._faces import Faces, faces
+from ._faces import Faces
 from ._followed import Setting, folded, solve_followed
 from ._form import ConeForm
 from ._matrices import A_outer, A_product, A_pulled, P_outer, P_product
@@ -205,7 +205,7 @@ def _plain(task: ConeTask, at: tuple[Tensor, ...], top: Tensor, bottom: Tensor) 
         key = (weak_active, shift)
         if key not in cache:
             if not here:
-                here.append(faces(programs.cones, point.v, point.near, point.s))
+                here.append(point.faces(programs.cones))
             cache[key] = System.of(programs.matrices, here[0], point.gamma, weak_active, shift)
         return cache[key]
 

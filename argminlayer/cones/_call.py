@@ -16,7 +16,6 @@ from .._select import requested
 from .._solution import Certificate, Multipliers, PointKind, Solution, Status, Variables, failure_text
 from .._solver import AbstractSolver
 from ._backward import ConeTask, cone_argmin
-from ._faces import faces
 from ._form import ConeForm
 from ._matrices import A_product, P_product
 from ._pattern import Array
@@ -312,11 +311,12 @@ def _certificate(found: ConeFound) -> Certificate:
     point, programs, batch = found.point, found.programs, len(found.status)
     zeros, none = torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, dtype=torch.int64)
     freedom, redundant = none.clone(), none.clone()
-    at = faces(programs.cones, point.v, point.near, point.s)
+    spectra = point.decomposed(programs.cones)
+    at = spectra.faces()
     index = torch.from_numpy(np.flatnonzero(found.status == 0))
     if len(index):
         part, here = programs.select(index), point.select(index)
-        system = System.of(part.matrices, faces(part.cones, here.v, here.near, here.s), here.gamma, weak_active=True)
+        system = System.of(part.matrices, here.faces(part.cones), here.gamma, weak_active=True)
         freedom[index], redundant[index] = system.freedom, system.redundant
     size = point.v.abs().amax(1) if point.v.shape[1] else zeros
     return Certificate(
@@ -325,7 +325,7 @@ def _certificate(found: ConeFound) -> Certificate:
         complementarity=zeros,
         dual_feasibility=zeros,
         error=point.worst,
-        margin=at.margin(point.v, programs.cones) / torch.where(size > 0, size, 1.0),
+        margin=spectra.margin() / torch.where(size > 0, size, 1.0),
         active=(at.lost[:, programs.cones.zero :] > 0).sum(1),
         weakly_active=at.weak.sum(1),
         kind=none + int(PointKind.MINIMUM),

@@ -1,17 +1,16 @@
 """Judging answers of cone programs: residuals at points that lie on the cones and are complementary by construction."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._faces import project
+from ._faces import Faces, Spectra
 from ._groups import groups_of
 from ._matrices import Matrices
 from ._pattern import Cones
 
-EXACT = 1e-9
-"""A scaled slack or multiplier below this is zero."""
 SMALL = 1e-3
 """Slacks and multipliers that are all smaller than this, beside the size of the program, are taken for so large."""
 
@@ -74,6 +73,7 @@ class Measured:
         stationarity: the largest slope over the size of the forces of the problem, (batch,).
         feasibility: the largest gap over the length of its row and ``1 + |x|``, (batch,).
         worst: the larger of the two; infinite where something is not a number.
+        spectra: v decomposed, if that is at hand.
     """
 
     x: Tensor
@@ -86,28 +86,38 @@ class Measured:
     stationarity: Tensor
     feasibility: Tensor
     worst: Tensor
+    spectra: Spectra | None = None
 
     @property
-    def near(self) -> Tensor:
-        """What counts as zero among slacks and multipliers, (batch,)."""
-        return EXACT * self.v.abs().amax(1) if self.v.shape[1] else self.v.new_zeros(len(self.v))
+    def tensors(self) -> dict[str, Any]:
+        """All that has a row for each instance."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spectra"}
+
+    def decomposed(self, cones: Cones) -> Spectra:
+        """Return v decomposed, as it was for its projection where that is known."""
+        return Spectra.of(cones, self.v, self.s) if self.spectra is None else self.spectra
+
+    def faces(self, cones: Cones) -> Faces:
+        """Return the derivative of the projection at v."""
+        return self.decomposed(cones).faces()
 
     def select(self, index: Tensor) -> "Measured":
         """Return the points of the instances in ``index``."""
-        return Measured(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Measured(**{name: part[index] for name, part in self.tensors.items()})
 
     def merged(self, index: Tensor, other: "Measured") -> "Measured":
         """Return the points with those in ``index`` replaced."""
-        names = [field.name for field in fields(self)]
-        return replace(self, **{name: getattr(self, name).index_copy(0, index, getattr(other, name)) for name in names})
+        its = other.tensors
+        return Measured(**{name: part.index_copy(0, index, its[name]) for name, part in self.tensors.items()})
 
     def better(self, other: "Measured", wins: Tensor) -> "Measured":
         """Return the points of ``other`` where it wins (batch,), these elsewhere."""
-        parts = {}
-        for field in fields(self):
-            mine, its = getattr(self, field.name), getattr(other, field.name)
-            parts[field.name] = torch.where(wins.reshape(-1, *(1,) * (mine.ndim - 1)), its, mine)
-        return Measured(**parts)
+        if bool(wins.all()):
+            return other
+        parts, its = self.tensors, other.tensors
+        wide = wins[:, None]
+        mixed = {k: torch.where(wide if t.ndim > 1 else wins, its[k], t) for k, t in parts.items()}
+        return Measured(**mixed)
 
 
 def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tensor | None = None) -> Measured:
@@ -123,7 +133,8 @@ def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tenso
     sound = x.isfinite().all(1) & v.isfinite().all(1)
     if not bool(sound.all()):
         x, v = (torch.where(sound[:, None], part, 0.0) for part in (x, v))
-    s = project(programs.cones, v, hint)
+    spectra = Spectra.of(programs.cones, v, hint)
+    s = spectra.project()
     z = (s - v) / gamma[:, None]
     matrices = programs.matrices
     slope = matrices.P_times(x) + programs.q + matrices.A_pulled(z)
@@ -133,7 +144,7 @@ def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tenso
     feasibility = largest(gap / programs.lengths) / extent
     worst = torch.maximum(stationarity, feasibility)
     worst = torch.where(sound & worst.isfinite(), worst, torch.inf)
-    return Measured(x, v, s, z, gamma, slope, gap, stationarity, feasibility, worst)
+    return Measured(x, v, s, z, gamma, slope, gap, stationarity, feasibility, worst, spectra)
 
 
 def units(s: Tensor, z: Tensor, extent: Tensor, force: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class Place(NamedTuple):
 
     Attributes:
         curved: ``v = alpha p - beta w``.
-        inside: v in K, away from its boundary.
-        polar: the projection is zero.
+        inside: v in K.
+        polar: v in the polar of K.
         rho: of curved points.
         alpha: of curved points, for the scaled p.
         beta: of curved points, for the scaled w.
@@ -91,11 +91,12 @@ class Curved:
         """Return the projections, (batch, count, 3)."""
         at = self.place
         flat = torch.where(at.flat > 0, self.v, 0.0)
-        curved = at.alpha[..., None] * at.curve.p
-        return torch.where(at.curved[..., None], curved, torch.where(at.inside[..., None], self.v, flat))
+        curved = torch.where(at.curved[..., None], at.alpha[..., None] * at.curve.p, flat)
+        return torch.where(at.inside[..., None], self.v, torch.where(at.polar[..., None], 0.0, curved))
 
     def slopes(self, near: Tensor) -> Slopes:
         """Return the eigenvalues of the derivative in the basis of :meth:`rotate`, (batch, count, 3)."""
+        near = near[:, None]
         at, curve = self.place, self.place.curve
         across = torch.linalg.cross(curve.p, curve.w)
         rise = at.alpha * (across * curve.p1).sum(-1).abs()
@@ -211,7 +212,7 @@ def _exponential(v: Tensor, near: Tensor, hint: Tensor | None) -> Place:
     )
     # next to the interior of the flat face the derivative in y is zero on both sides
     kinks[..., 1] &= ~(flat & (y <= 0) & (z > near))
-    return Place(curved, inside & ~edge_in, polar & ~edge_out, rho, alpha, beta, curve, keeps.to(v), kinks)
+    return Place(curved, inside, polar, rho, alpha, beta, curve, keeps.to(v), kinks)
 
 
 def _scales(rho: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,7 +246,7 @@ def _power(v: Tensor, exponents: Tensor, near: Tensor, hint: Tensor | None) -> P
     polar = (x <= 0) & (y <= 0) & (drop >= 0) & ~inside
     edge_in = inside & (gap <= near) & (size > near)
     edge_out = polar & (drop <= near) & (size > near)
-    flat = ~inside & ~polar & (size <= near)
+    flat = ~inside & ~polar & (size == 0)
     search = ~(inside | polar | flat)
 
     def values(at: Tensor, x: Tensor, y: Tensor, size: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,8 +279,7 @@ def _power(v: Tensor, exponents: Tensor, near: Tensor, hint: Tensor | None) -> P
     kinks = (torch.stack([x.abs(), y.abs(), torch.maximum(x.abs(), y.abs())], -1) <= near[..., None]) & flat[..., None]
     corner = (x.abs() <= near) & (y.abs() <= near) & (size <= near)
     kinks |= (corner & (inside | polar))[..., None]
-    inside = inside & ~edge_in & ~corner
-    return Place(curved, inside, polar & ~edge_out, rho, alpha, beta, curve, keeps, kinks)
+    return Place(curved, inside, polar, rho, alpha, beta, curve, keeps, kinks)
 
 
 def _side(x: Tensor, a: Tensor, r: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,11 @@ from torch import Tensor
 from ._curves import Curved
 from ._groups import Group, groups_of
 from ._pattern import Cones
-from ._spectral import SecondOrder, Semidefinite, Slopes, slopes
+from ._spectral import SecondOrder, Semidefinite, slopes
 
 Spectrum = SecondOrder | Semidefinite | Curved
+EXACT = 1e-9
+"""Eigenvalues within this of zero, over the largest entry of v, count as zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +31,6 @@ class Faces:
     weak: Tensor
     parts: tuple[tuple[Group, Spectrum], ...]
 
-    def margin(self, v: Tensor, cones: Cones) -> Tensor:
-        """Return the size of the eigenvalue of v that is nearest to zero, (batch,); infinite without any."""
-        rows = v[:, cones.zero : cones.zero + cones.nonnegative].abs()
-        sizes = [
-            rows,
-            *(spectrum.margins() for _, spectrum in self.parts),
-            torch.full_like(v[:, :1].sum(1, True), torch.inf),
-        ]
-        return torch.cat(sizes, 1).amin(1)
-
     def rotate(self, values: Tensor) -> Tensor:
         """Return Q'V for V (1 or batch, m, c)."""
         return self._turned(values, "rotate")
@@ -56,6 +48,78 @@ class Faces:
         return out
 
 
+@dataclass(frozen=True, eq=False)
+class Spectra:
+    """Points v of a batch, decomposed: what their projection and its derivative have in common.
+
+    Attributes:
+        cones: K.
+        v: the points, (batch, m).
+        near: what counts as zero, (batch,).
+        parts: the groups of curved cones, decomposed.
+    """
+
+    cones: Cones
+    v: Tensor
+    near: Tensor
+    parts: tuple[tuple[Group, Spectrum], ...]
+
+    @classmethod
+    def of(cls, cones: Cones, v: Tensor, hint: Tensor | None = None) -> "Spectra":
+        """Decompose points.
+
+        Args:
+            cones: K.
+            v: the points.
+            hint: points near the projections, or None.
+        """
+        near = EXACT * v.abs().amax(1) if v.shape[1] else v.new_zeros(len(v))
+        curved = (group for group in groups_of(cones) if group.kind not in ("zero", "nonnegative"))
+        return cls(cones, v, near, tuple((group, _spectrum(group, v, near, hint)) for group in curved))
+
+    @property
+    def plain(self) -> slice:
+        """The nonnegative rows."""
+        return slice(self.cones.zero, self.cones.zero + self.cones.nonnegative)
+
+    def project(self) -> Tensor:
+        """Return the projections, (batch, m)."""
+        out = torch.empty_like(self.v)
+        out[:, : self.cones.zero] = 0.0
+        out[:, self.plain] = self.v[:, self.plain].clamp_min(0.0)
+        for group, spectrum in self.parts:
+            group.put(out, spectrum.project())
+        return out
+
+    def faces(self) -> Faces:
+        """Return the derivative of the projection."""
+        v, near = self.v, self.near
+        kept, lost = torch.zeros_like(v), torch.ones_like(v)
+        weak = torch.zeros_like(v, dtype=torch.bool)
+        rows = v[:, self.plain]
+        for into, values in zip((kept, lost, weak), slopes(rows, rows, near[:, None]), strict=True):
+            into[:, self.plain] = values
+        for group, spectrum in self.parts:
+            for into, values in zip((kept, lost, weak), spectrum.slopes(near), strict=True):
+                group.put(into, values)
+        return Faces(kept, lost, weak, self.parts)
+
+    def margin(self) -> Tensor:
+        """Return the size of the eigenvalue that is nearest to zero, (batch,); infinite without any."""
+        sizes = [self.v[:, self.plain].abs(), *(spectrum.margins() for _, spectrum in self.parts)]
+        return torch.cat([*sizes, torch.full_like(self.near[:, None], torch.inf)], 1).amin(1)
+
+    def bend(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the second derivative of the projection along a and b, (batch, m) each.
+
+        It is symmetric in a, b and the vector that it is multiplied with: the projection is the gradient of a function.
+        """
+        out = torch.zeros_like(self.v)
+        for group, spectrum in self.parts:
+            group.put(out, spectrum.bend(group.take(a), group.take(b)))
+        return out
+
+
 def _spectrum(group: Group, v: Tensor, near: Tensor, hint: Tensor | None) -> Spectrum:
     part = group.take(v)
     if group.kind == "second_order":
@@ -63,71 +127,9 @@ def _spectrum(group: Group, v: Tensor, near: Tensor, hint: Tensor | None) -> Spe
     if group.kind == "semidefinite":
         return Semidefinite(part, group.side)
     exponents = group.exponents if group.kind == "power" else None
-    return Curved(part, exponents, near, None if hint is None else group.take(hint))
+    return Curved(part, exponents, near[:, None], None if hint is None else group.take(hint))
 
 
-def project(cones: Cones, v: Tensor, hint: Tensor | None = None) -> Tensor:
-    """Return the projections of v (batch, m) onto K.
-
-    Args:
-        cones: K.
-        v: the points.
-        hint: points near the projections, or None.
-    """
-    out = torch.empty_like(v)
-    none = v.new_zeros(1, 1)
-    for group in groups_of(cones):
-        if group.kind == "zero":
-            out[:, : cones.zero] = 0.0
-        elif group.kind == "nonnegative":
-            rows = slice(cones.zero, cones.zero + cones.nonnegative)
-            out[:, rows] = v[:, rows].clamp_min(0.0)
-        else:
-            group.put(out, _spectrum(group, v, none, hint).project())
-    return out
-
-
-def faces(cones: Cones, v: Tensor, near: Tensor, hint: Tensor | None = None) -> Faces:
-    """Return the derivative of the projection at v (batch, m).
-
-    Args:
-        cones: K.
-        v: the points.
-        near: eigenvalues within this of zero vanish, (batch,).
-        hint: points near the projections, or None.
-    """
-    kept, lost = torch.zeros_like(v), torch.ones_like(v)
-    weak = torch.zeros_like(v, dtype=torch.bool)
-    parts = []
-    for group in groups_of(cones):
-        if group.kind == "zero":
-            continue
-        if group.kind == "nonnegative":
-            rows = slice(cones.zero, cones.zero + cones.nonnegative)
-            found = slopes(v[:, rows], v[:, rows], near[:, None])
-            kept[:, rows], lost[:, rows], weak[:, rows] = found
-            continue
-        spectrum = _spectrum(group, v, near[:, None], hint)
-        found = _slopes(spectrum, near)
-        for into, values in zip((kept, lost, weak), found, strict=True):
-            group.put(into, values)
-        parts.append((group, spectrum))
-    return Faces(kept, lost, weak, tuple(parts))
-
-
-def _slopes(spectrum: Spectrum, near: Tensor) -> Slopes:
-    return spectrum.slopes(near[:, None] if isinstance(spectrum, Curved) else near[:, None, None])
-
-
-def bend(cones: Cones, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the second derivative of the projection at v along a and b, (batch, m) each.
-
-    It is symmetric in a, b and the vector that it is multiplied with: the projection is the gradient of a function.
-    """
-    out = torch.zeros_like(v)
-    none = v.new_zeros(1, 1)
-    for group in groups_of(cones):
-        if group.kind not in ("zero", "nonnegative"):
-            spectrum = _spectrum(group, v, none, None)
-            group.put(out, spectrum.bend(group.take(a), group.take(b)))
-    return out
+def project(cones: Cones, v: Tensor) -> Tensor:
+    """Return the projections of v (batch, m) onto K."""
+    return Spectra.of(cones, v).project()

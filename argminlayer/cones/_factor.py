@@ -29,27 +29,28 @@ class Factor:
     """Factorised matrices of a batch.
 
     Attributes:
-        matrix: (batch, N, N), with entries of size one.
+        shifted: the matrices with their shift, (batch, N, N), entries of size one.
+        shift: the shift, (N,).
         packed: Bunch-Kaufman factors of the shifted matrices, as LAPACK's sytrf returns them.
         pivots: likewise.
         kernel: orthonormal null vectors (batch, N, d), padded with zeros; d is 0 where all matrices are regular.
     """
 
-    matrix: Tensor
+    shifted: Tensor
+    shift: Tensor
     packed: Tensor
     pivots: Tensor
     kernel: Tensor
 
     @classmethod
     def of(cls, matrix: Tensor, leading: int) -> "Factor":
-        """Factorise matrices whose block P has ``leading`` rows."""
+        """Factorise matrices whose block P has ``leading`` rows; they are overwritten."""
         size = matrix.shape[-1]
         shift = matrix.new_full((size,), -SHIFT)
         shift[:leading] = SHIFT
-        shifted = matrix.clone()
-        shifted.diagonal(dim1=1, dim2=2).add_(shift)
-        packed, pivots, _ = torch.linalg.ldl_factor_ex(shifted)
-        plain = cls(matrix, packed, pivots, matrix[..., :0])
+        matrix.diagonal(dim1=1, dim2=2).add_(shift)
+        packed, pivots, _ = torch.linalg.ldl_factor_ex(matrix)
+        plain = cls(matrix, shift, packed, pivots, matrix[..., :0])
         if not matrix.numel():
             return plain
         grown = torch.linalg.ldl_solve(packed, pivots, _probes(size, 2, matrix).expand(len(matrix), size, 2))
@@ -58,18 +59,18 @@ class Factor:
             return plain
         found = plain._null(suspect)
         kernel = matrix.new_zeros(len(matrix), size, found.shape[-1]).index_copy(0, suspect, found)
-        return cls(matrix, packed, pivots, kernel)
+        return cls(matrix, shift, packed, pivots, kernel)
 
     def _null(self, index: Tensor) -> Tensor:
         """Return the null vectors of the matrices in ``index``, padded with zeros to as many as one of them has."""
-        matrix, packed, pivots = self.matrix[index], self.packed[index], self.pivots[index]
+        matrix, packed, pivots = self.shifted[index], self.packed[index], self.pivots[index]
         size, width = matrix.shape[-1], WIDTH
         while True:
             width = min(width, size)
             V = _probes(size, width, matrix).expand(len(matrix), size, width)
             for _ in range(2):
                 V, _ = torch.linalg.qr(torch.linalg.ldl_solve(packed, pivots, V))
-            values, turn = torch.linalg.eigh(V.mT @ matrix @ V)
+            values, turn = torch.linalg.eigh(V.mT @ (matrix @ V - self.shift[:, None] * V))
             null = values.abs() <= NULL
             count = int(null.sum(-1).max())
             if count < width or width == size:
@@ -77,7 +78,8 @@ class Factor:
             width *= 4
         order = torch.argsort(null.to(torch.int8), dim=-1, descending=True, stable=True)[:, None, :count]
         vectors = (V @ turn).gather(2, order.expand(len(matrix), size, count))
-        return vectors * null[:, None, :].gather(2, order)
+        found: Tensor = vectors * null[:, None, :].gather(2, order)
+        return found
 
     def solve(self, right: Tensor) -> Tensor:
         """Return the solution for (batch, N, c) of least norm; what null vectors have of ``right`` is left out."""
@@ -85,7 +87,7 @@ class Factor:
         found = torch.linalg.ldl_solve(self.packed, self.pivots, right)
         allowed = ACCURATE * right.abs().amax((1, 2)) if right.numel() else right.sum((1, 2))
         for _ in range(ROUNDS):
-            rest = right - self.matrix @ found
+            rest = right - (self.shifted @ found - self.shift[:, None] * found)
             if bool((rest.abs().amax((1, 2)) <= allowed).all()) if rest.numel() else True:
                 break
             found = found + torch.linalg.ldl_solve(self.packed, self.pivots, self._without_null(rest))

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .._backward import KKT
 from .._errors import NotDifferentiable
-from ._certificate import EXACT, largest
-from ._faces import bend, faces
+from ._faces import Spectra
 from ._matrices import A_outer, A_product, A_pulled, Matrices, P_outer, P_product
 from ._pattern import ConePattern
 from ._policy import ruled
@@ -145,7 +144,7 @@ def _solve(
     index = sound.nonzero()[:, 0]
     P, A = (part if len(part) == 1 else part[index] for part in (P, A))
     here, unit = v[index], gamma[index]
-    at = faces(cones, here, EXACT * largest(here))
+    at = Spectra.of(cones, here).faces()
     matrices = Matrices.of(setting.pattern, P, A)
 
     def system(weak_active: bool, shift: float) -> System:
@@ -205,7 +204,7 @@ class _Bend(torch.autograd.Function):
     @staticmethod
     def forward(pattern: ConePattern, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         sound = v.isfinite().all(1)[:, None]
-        return torch.where(sound, bend(pattern.cones, torch.where(sound, v, 0.0), a, b), 0.0)
+        return torch.where(sound, Spectra.of(pattern.cones, torch.where(sound, v, 0.0)).bend(a, b), 0.0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -74,6 +74,7 @@ class SecondOrder:
     def slopes(self, near: Tensor) -> Slopes:
         """Return the eigenvalues of the derivative in the basis of :meth:`rotate`, (batch, count, size)."""
         high, low = self.t + self.length, self.t - self.length
+        near = near[:, None, None]
         if self.size == 1:
             return slopes(self.t[..., None], self.t[..., None], near)
         first = torch.stack([high, low], -1)
@@ -149,7 +150,7 @@ class Semidefinite:
     def slopes(self, near: Tensor) -> Slopes:
         """Return the eigenvalues of the derivative in the basis of :meth:`rotate`, (batch, count, k(k+1)/2)."""
         rows, columns, _ = _triangle(self.side)
-        return slopes(self.values[..., rows], self.values[..., columns], near)
+        return slopes(self.values[..., rows], self.values[..., columns], near[:, None, None])
 
     def margins(self) -> Tensor:
         """Return the sizes of the eigenvalues, (batch, k count)."""

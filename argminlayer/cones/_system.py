@@ -83,20 +83,22 @@ class System:
         k = int(holds.sum(1).max()) if holds.numel() else 0
         place = torch.argsort(holds.to(torch.int8), dim=1, descending=True, stable=True)[:, :k]
         used = holds.gather(1, place)
-        rotated = faces.rotate(matrices.A)
-        rows = rotated.expand(batch, m, n).gather(1, place[..., None].expand(batch, k, n))
+        rows = faces.rotate(matrices.A).expand(batch, m, n).gather(1, place[..., None].expand(batch, k, n))
         rows = rows * (slant.gather(1, place) * used)[..., None]
         diagonal = torch.where(used, kept.gather(1, place), 1.0)
-        K = rows.new_zeros(batch, n + k, n + k)
-        if matrices.P is not None:
-            K[:, :n, :n] = matrices.P * gamma[:, None, None]
+        P = None if matrices.P is None else matrices.P * gamma[:, None, None]
         if shift:
-            K[:, :n, :n].diagonal(dim1=1, dim2=2).add_(shift * gamma[:, None])
+            added = shift * gamma[:, None, None] * torch.eye(n, dtype=rows.dtype)
+            P = added if P is None else P + added
+        common, below = _scales(P, rows, diagonal)
+        K = rows.new_zeros(batch, n + k, n + k)
+        if P is not None:
+            K[:, :n, :n] = P * (common * common)[:, None, None]
+        rows = rows * (common[:, None] * below)[..., None]
         K[:, n:, :n] = rows
         K[:, :n, n:] = rows.mT
-        K[:, n:, n:].diagonal(dim1=1, dim2=2).copy_(-diagonal)
-        scale = _scale(K, n)
-        K = K * scale[:, :, None] * scale[:, None, :]
+        K[:, n:, n:].diagonal(dim1=1, dim2=2).copy_(-diagonal * below * below)
+        scale = torch.cat([common[:, None].expand(batch, n), below], 1)
         return cls(Factor.of(K, n), scale, faces, slant, place, used, gamma, n)
 
     def solve(self, top: Tensor, bottom: Tensor) -> Steps:
@@ -148,16 +150,16 @@ def _decided(faces: Faces, weak_active: bool) -> tuple[Tensor, Tensor]:
     return torch.where(faces.weak, 1.0, faces.kept), faces.lost
 
 
-def _scale(K: Tensor, n: int) -> Tensor:
-    """Return what brings the block of P, and each row below it, to size one."""
-    size = K[:, :n, :n].abs().flatten(1).amax(1) if n else K.new_ones(len(K))
-    common = torch.where(size > 0, size, 1.0).rsqrt()[:, None]
-    rows = torch.maximum(
-        K[:, n:, :n].abs().amax(2) * common if n else K.new_zeros(len(K), K.shape[1] - n),
-        K.diagonal(dim1=1, dim2=2)[:, n:].abs().sqrt(),
-    )
-    below = torch.where(rows > 0, 1.0 / torch.where(rows > 0, rows, 1.0), 1.0)
-    return torch.cat([common.expand(len(K), n), below], 1)
+def _scales(P: Tensor | None, rows: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what brings P to size one, (batch,), and then each row below it, (batch, k)."""
+    batch, _, n = rows.shape
+    common = rows.new_ones(batch)
+    if P is not None and n:
+        size = P.abs().amax((1, 2))
+        common = torch.where(size > 0, size, 1.0).rsqrt()
+    lengths = rows.abs().amax(2) * common[:, None] if n else torch.zeros_like(diagonal)
+    size = torch.maximum(lengths, diagonal.sqrt())
+    return common, torch.where(size > 0, 1.0 / torch.where(size > 0, size, 1.0), 1.0)
 
 
 def _touched(vectors: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from argminlayer import Cones, ProblemError
-from argminlayer.cones._faces import bend, faces, project
+from argminlayer.cones._faces import Spectra, project
 
 KINDS = {
     "zero and nonnegative": Cones(2, 3),
@@ -28,8 +28,8 @@ def points(cones, count=400, spread=1.0):
     return size * torch.randn(count, cones.rows, dtype=torch.float64, generator=draw)
 
 
-def derivative(cones, v, a, near=0.0):
-    at = faces(cones, v, torch.full((len(v),), near, dtype=v.dtype))
+def derivative(cones, v, a):
+    at = Spectra.of(cones, v).faces()
     return at.back(at.kept[..., None] * at.rotate(a[..., None]))[..., 0]
 
 
@@ -52,7 +52,7 @@ def test_the_derivative_is_that_of_the_projection(cones):
     off = (derivative(cones, v, d) - measured).abs().amax(1)
     # the difference may straddle a kink of one point in hundreds
     assert (off < 1e-5).sum() >= len(v) - 1
-    at = faces(cones, v, torch.zeros(len(v), dtype=v.dtype))
+    at = Spectra.of(cones, v).faces()
     assert torch.allclose(at.kept + at.lost, torch.ones_like(v), atol=1e-14)
     assert torch.allclose(at.back(at.rotate(d[..., None]))[..., 0], d, atol=1e-12)
 
@@ -62,10 +62,10 @@ def test_the_second_derivative_is_that_of_the_derivative(cones):
     v, a, b = points(cones, spread=0.3), points(cones, spread=0.0).roll(1, 0), points(cones, spread=0.0).roll(2, 0)
     h = 1e-6
     measured = (derivative(cones, v + h * b, a) - derivative(cones, v - h * b, a)) / (2 * h)
-    exact = bend(cones, v, a, b)
+    exact = Spectra.of(cones, v).bend(a, b)
     off = ((exact - measured).abs() / (1.0 + exact.abs())).amax(1)
     assert (off < 1e-4).sum() >= len(v) - 2
-    assert torch.allclose(exact, bend(cones, v, b, a), atol=1e-9)
+    assert torch.allclose(exact, Spectra.of(cones, v).bend(b, a), atol=1e-9)
 
 
 def test_a_hint_saves_steps_and_changes_nothing():
@@ -73,7 +73,7 @@ def test_a_hint_saves_steps_and_changes_nothing():
     v = points(cones)
     s = project(cones, v)
     for hint in (s, s + 0.1, torch.zeros_like(s), torch.full_like(s, torch.nan)):
-        assert torch.allclose(project(cones, v, hint), s, atol=1e-12, rtol=1e-12)
+        assert torch.allclose(Spectra.of(cones, v, hint).project(), s, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_a_power_cone_of_one_half_is_a_rotated_second_order_cone():
 
 def test_kinks_are_marked_as_weak():
     cones = Cones(1, 1, (3,), (2,), 1, (0.5,))
-    at = faces(cones, torch.zeros(1, cones.rows, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    at = Spectra.of(cones, torch.zeros(1, cones.rows, dtype=torch.float64)).faces()
     assert at.weak[0, 1:].all()
     assert not at.weak[0, 0]
     edge = torch.tensor([[5.0, 3.0, 4.0]], dtype=torch.float64)
-    at = faces(Cones(second_order=(3,)), edge, torch.tensor([1e-12]))
+    at = Spectra.of(Cones(second_order=(3,)), edge).faces()
     assert at.weak.tolist() == [[False, True, False]]
     edge = torch.tensor([[1.0, 1.0, math.e]], dtype=torch.float64)
-    at = faces(Cones(exponential=1), edge, torch.tensor([1e-12]))
+    at = Spectra.of(Cones(exponential=1), edge).faces()
     assert at.weak.tolist() == [[False, True, False]]
     edge = torch.tensor([[4.0, 1.0, 2.0]], dtype=torch.float64)
-    at = faces(Cones(power=(0.5,)), edge, torch.tensor([1e-12]))
+    at = Spectra.of(Cones(power=(0.5,)), edge).faces()
     assert at.weak.tolist() == [[False, True, False]]
 
 
