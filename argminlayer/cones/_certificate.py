@@ -116,7 +116,7 @@ class Measured:
             return other
         parts, its = self.tensors, other.tensors
         wide = wins[:, None]
-        mixed = {k: torch.where(wide if t.ndim > 1 else wins, its[k], t) for k, t in parts.items()}
+        mixed: dict[str, Any] = {k: torch.where(wide if t.ndim > 1 else wins, its[k], t) for k, t in parts.items()}
         return Measured(**mixed)
 
 
