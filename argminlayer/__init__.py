@@ -33,7 +33,7 @@ from ._select import Choice, Explanation, Verdict, explain, use_solver
 from ._smoothing import Smoothing
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
-from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones, ConeSolution
+from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones, ConeSolution, Restatement
 from .hookspecs import hookimpl
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "QuadraticAnswer",
     "QuadraticForm",
     "QuadraticProgram",
+    "Restatement",
     "Result",
     "SignatureError",
     "SilentProgress",

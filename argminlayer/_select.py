@@ -68,19 +68,22 @@ class Explanation:
     Attributes:
         problem: the kinds and sizes of objective and constraints in words.
         program: the class of the problem, as its algebra proves it: ``"quadratic program (...)"``; or why it has none.
-            What solvers prove beside that follows: ``"convex, proved by DCP"``.
         verdicts: one for each installed solver.
         choice: what would be used, None when nothing can.
+        proofs: what solvers prove beside the class: ``"convex, proved by DCP"``.
     """
 
     problem: str
     program: str
     verdicts: tuple[Verdict, ...]
     choice: Choice | None
+    proofs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         width = max((len(v.solver.name) for v in self.verdicts), default=0)
-        lines = [f"problem: {self.problem}", f"class: {self.program}", "solvers:"]
+        lines = [f"problem: {self.problem}", f"class: {self.program}"]
+        lines += [f"       {proof}" for proof in self.proofs]
+        lines.append("solvers:")
         for verdict in sorted(self.verdicts, key=lambda v: (v.reason is not None, -v.preference, v.solver.name)):
             state = f"no: {verdict.reason}" if verdict.reason else f"usable, preference {verdict.preference:g}"
             lines.append(f"  {verdict.solver.name:<{width}}  {state}")
@@ -105,11 +108,11 @@ def explain(problem: Problem, *parameters: Any, solver: str | AbstractSolver | N
     bound = bind(problem, parameters)
     verdicts = tuple(_verdict(s, bound) for s in _registry.load().solvers.values())
     request = requested(solver)
-    proofs = dict.fromkeys(_proof(verdict.solver, bound) for verdict in verdicts if verdict.reason is None)
-    program = "; ".join([_program(bound), *filter(None, proofs)])
+    found = dict.fromkeys(_proof(verdict.solver, bound) for verdict in verdicts if verdict.reason is None)
+    proofs = tuple(filter(None, found))
     if request == AUTO and all(v.reason for v in verdicts):
-        return Explanation(describe(bound), program, verdicts, None)
-    return Explanation(describe(bound), program, verdicts, choose(bound, solver))
+        return Explanation(describe(bound), _program(bound), verdicts, None, proofs)
+    return Explanation(describe(bound), _program(bound), verdicts, choose(bound, solver), proofs)
 
 
 def _proof(solver: AbstractSolver, bound: BoundProblem) -> str:

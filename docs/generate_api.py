@@ -36,6 +36,7 @@ SECTIONS = {
         "ConeForm",
         "ConeAnswer",
         "ConeSolution",
+        "Restatement",
     ),
     "Solving": ("argmin", "solve", "attach", "certify"),
     "Layers": ("ArgminLayer", "set_solver", "use_solver"),

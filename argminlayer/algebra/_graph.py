@@ -1,5 +1,6 @@
 """The algebra of a problem: what depends on the parameters alone, computed by torch, and what holds the variables."""
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ class Algebra:
         parameters: the values that are parts of ``values``, in order.
         outputs: the values that are the objective (), equalities (p,) and inequalities (q,); None for what is absent.
         values: (instances, n_p), float64: what torch computed from the parameters.
+        prefix: ``(parameters) ->`` values, differentiable; the parameters are prepared ones of the whole batch.
         instances: positions in the flattened batch, a vector.
         size: number of variables, n.
         equalities: p.
@@ -57,6 +59,7 @@ class Algebra:
     parameters: tuple[int, ...]
     outputs: tuple[int | None, int | None, int | None]
     values: Tensor
+    prefix: Callable[[Sequence[Tensor]], Tensor]
     instances: Tensor
     size: int
     equalities: int
@@ -160,7 +163,11 @@ def record_instance(problem: BoundProblem, index: int, point: Tensor) -> Recordi
 
 def instance_of(problem: BoundProblem, index: int) -> tuple[Tensor, ...]:
     """Return the parameters of one instance."""
-    return tuple(p if s else p[index] for p, s in zip(problem.parameters, problem.layout.shared, strict=True))
+    return _instance(problem.parameters, problem.layout.shared, index)
+
+
+def _instance(parameters: Sequence[Tensor], shared: Sequence[bool], index: int) -> tuple[Tensor, ...]:
+    return tuple(p if s else p[index] for p, s in zip(parameters, shared, strict=True))
 
 
 class _Split:
@@ -239,7 +246,8 @@ class _Split:
             variables=recording.inputs[0],
             parameters=self.boundary,
             outputs=(outputs[0], outputs[1], outputs[2]),
-            values=self._values(problem, instances),
+            values=self._values(problem.layout.shared, instances, problem.parameters),
+            prefix=functools.partial(self._values, problem.layout.shared, instances),
             instances=instances,
             size=problem.size,
             equalities=problem.equalities,
@@ -247,7 +255,7 @@ class _Split:
             point=point,
         )
 
-    def _values(self, problem: BoundProblem, instances: Tensor) -> Tensor:
+    def _values(self, shared: tuple[bool, ...], instances: Tensor, given: Sequence[Tensor]) -> Tensor:
         """Return what the body reads of the parameters, (instances, n_p)."""
 
         def prefix(*parameters: Tensor) -> Tensor:
@@ -257,18 +265,17 @@ class _Split:
             parts = [found(i).reshape(-1).to(torch.float64) for i in self.boundary]
             return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=instances.device)
 
-        shared = problem.layout.shared
         if all(shared) or not self.boundary:
-            once = prefix(*instance_of(problem, int(instances[0])))
+            once = prefix(*_instance(given, shared, int(instances[0])))
             return once.expand(len(instances), *once.shape)
-        parameters = [p if s else p[instances] for p, s in zip(problem.parameters, shared, strict=True)]
+        parameters = [p if s else p[instances] for p, s in zip(given, shared, strict=True)]
         if not self.recording.guards:
             try:
                 mapped: Tensor = torch.vmap(prefix, in_dims=tuple(None if s else 0 for s in shared))(*parameters)
                 return mapped
             except Exception:  # noqa: BLE001 - vmap raises what it likes for operators that it cannot map
                 pass
-        return torch.stack([prefix(*instance_of(problem, int(k))) for k in instances])
+        return torch.stack([prefix(*_instance(given, shared, int(k))) for k in instances])
 
 
 class _Found:

@@ -4,6 +4,7 @@ from ._call import ConeSolution, argmin_cones, solve_cones
 from ._form import ConeForm
 from ._pattern import ConePattern, Cones
 from ._program import CONE_PROGRAM, ConeProgram
+from ._restate import Restatement, restate, solve_restated
 from ._solver import AbstractConeSolver, ConeAnswer
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "ConeProgram",
     "ConeSolution",
     "Cones",
+    "Restatement",
     "argmin_cones",
+    "restate",
     "solve_cones",
+    "solve_restated",
 ]

@@ -1,7 +1,7 @@
 """What a solver of cone programs is: patterns and NumPy values of a batch in, points, slacks and multipliers out."""
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from .._solver import AbstractSolver, Candidate, Capabilities
 from ._form import ConeForm
 from ._pattern import Array
 from ._program import CONE_PROGRAM
+
+if TYPE_CHECKING:
+    from ._restate import Restatement
 
 
 class ConeAnswer(NamedTuple):
@@ -65,6 +68,14 @@ class AbstractConeSolver(AbstractSolver):
     @abc.abstractmethod
     def suits(self, form: ConeForm) -> float:
         """Return how well the solver suits the programs, by size and cones; the highest is taken."""
+
+    def restate(self, problem: BoundProblem) -> "tuple[Restatement, ...] | None":
+        """Return an ordinary problem as cone programs, each for some of its instances; None, unless a class can.
+
+        Problems with functions that may have kinks are then solved, certified and differentiated as these.
+        """
+        del problem
+        return None
 
     def solve(self, problem: BoundProblem, start: Tensor) -> Candidate:
         """Refuse: cone programs do not come this way, and other problems are not supported.

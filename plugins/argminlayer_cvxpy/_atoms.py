@@ -144,18 +144,17 @@ def root_of_form(terms: Terms, x: Term) -> Term:
     form = Form.of(quadratic)
     if not affine.is_number and np.isin(affine.columns, form.columns).all():
         slope = affine.coefficients.add_up(np.searchsorted(form.columns, affine.columns), len(form.columns))
-        form = Form(form.columns, form.matrix, form.slope + slope, form.constant)
+        form = replace(form, slope=form.slope + slope)
     elif not affine.is_number:
         raise al.algebra.Unsupported(refusal("sqrt", [terms.expression(x)]))
-    form = Form(form.columns, form.matrix, form.slope, form.constant + affine.offset)
-    side = len(form.columns) + 1
-    if definiteness(terms.writer, form.homogeneous) != POSITIVE:
-        raise al.algebra.Unsupported(refusal("sqrt", [terms.expression(x)]))
-    program, ones = terms.program, np.ones(side)
-    point = Affine(
-        side, np.arange(side - 1), form.columns, program.constant(ones[1:]), program.constant(np.eye(side)[-1])
+    form = replace(form, constant=form.constant + affine.offset)
+    pure = affine.is_number and all(
+        numbers.is_constant(0.0) for numbers in (affine.offset, quadratic.left.offset, quadratic.right.offset)
     )
-    vector = terms.writer.affine(factored(form.homogeneous, point))
+    matrix, point = (form.matrix, form.variables) if pure else (form.homogeneous, form.point)
+    if definiteness(terms.writer, matrix) != POSITIVE:
+        raise al.algebra.Unsupported(refusal("sqrt", [terms.expression(x)]))
+    vector = terms.writer.affine(factored(matrix, point))
     return terms.curve(cp.norm(vector, 2), "norm", vector)
 
 

@@ -90,9 +90,8 @@ def definiteness(writer: Writer, matrix: Numbers) -> int:
 
 def _form(writer: Writer, form: Form, sign: int, objective: bool) -> tuple[Affine, Expression]:
     """Return a semidefinite form as its affine part and a quadratic that keeps the problem DPP."""
-    n, program = len(form.columns), writer.program
-    ones, places = np.ones(n), np.arange(n)
-    x = Affine(n, places, form.columns, program.constant(ones), program.constant(0.0 * ones))
+    x, n = form.variables, len(form.columns)
+    places = np.arange(n)
     affine = x.mapped(0 * places, places, form.slope, 1) + Affine.of(form.constant)
     if form.matrix.constant is not None:
         matrix = scipy.sparse.csc_array(sign * form.matrix.constant.reshape(n, n))
@@ -106,5 +105,5 @@ def _form(writer: Writer, form: Form, sign: int, objective: bool) -> tuple[Affin
 
 def factored(matrix: Numbers, x: Affine, sign: int = POSITIVE) -> Affine:
     """Return ``R x`` with ``R'R`` the matrix times the sign."""
-    rows, columns = np.triu_indices(x.size)
+    rows, columns = (part.reshape(-1) for part in np.indices((x.size, x.size)))
     return x.mapped(rows, columns, factor(matrix, float(sign)), x.size)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import argminlayer as al
 
-NONSMOOTH = 15.0
+NONSMOOTH = 22.0
 """Preference for problems with kinks, which cones express exactly and smooth methods do not."""
 SMOOTH = 6.0
 """Preference for smooth ones, for which methods without a canonical form are faster."""
@@ -32,7 +32,7 @@ class AbstractOrdinary(al.AbstractConeSolver):
         return refusal(self, problem)
 
     def preference(self, problem: al.BoundProblem) -> float:
-        """Return 15 for problems with kinks and 6 for smooth ones, a little more for the solver that suits better."""
+        """Return 22 for problems with kinks and 6 for smooth ones, a little more for the solver that suits better."""
         from ._translate_solve import suits
 
         return (NONSMOOTH if problem.kinks else SMOOTH) + 0.01 * suits(self, problem)
@@ -42,6 +42,12 @@ class AbstractOrdinary(al.AbstractConeSolver):
         from ._translate_solve import is_proved
 
         return "convex, proved by DCP" if is_proved(problem) else ""
+
+    def restate(self, problem: al.BoundProblem) -> tuple[al.Restatement, ...]:
+        """Return a problem as cone programs."""
+        from ._translate_solve import restate
+
+        return restate(self, problem)
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Solve every instance as a cone program; its multipliers are those of the problem."""

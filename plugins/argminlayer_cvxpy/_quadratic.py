@@ -185,6 +185,17 @@ class Form:
         return cls(columns, *(whole.take(index) for index in split))
 
     @property
+    def variables(self) -> Affine:
+        """The variables that occur, x."""
+        n, program = len(self.columns), self.matrix.program
+        return Affine(n, np.arange(n), self.columns, program.constant(np.ones(n)), program.constant(np.zeros(n)))
+
+    @property
+    def point(self) -> Affine:
+        """The variables that occur, and 1."""
+        return joined([self.variables, Affine.of(self.matrix.program.constant([1.0]))])
+
+    @property
     def homogeneous(self) -> Numbers:
         """The matrix of the form in x and 1, (n + 1)²."""
         n = len(self.columns)
@@ -223,22 +234,27 @@ def eigenvalue_range(matrix: Numbers) -> Numbers:
 
 
 def factor(matrix: Numbers, sign: float) -> Numbers:
-    """Return R, upper triangular by rows, n(n + 1)/2 numbers, with ``R'R = sign H`` for a semidefinite H (n n).
+    """Return R (n n) with ``R'R = sign H`` for a semidefinite H (n n).
 
-    It is differentiable where H is definite.
+    Its first two derivatives are those of a factor of H, also where H is singular, as long as H keeps its rank: a step
+    ``dR`` with ``R'dR + dR'R = E`` is ``R^(+T) (E - P E P / 2)``, where P projects onto the range of ``R'``.
     """
     n = math.isqrt(matrix.size)
-    rows, columns = torch.triu_indices(n, n)
 
     def found(flat: Tensor) -> Tensor:
         matrices = sign * flat.nan_to_num().reshape(-1, n, n)
-        roots, failed = torch.linalg.cholesky_ex(matrices)
-        if not bool(failed.any()):
-            whole: Tensor = roots.mT
-            return whole[:, rows, columns]
-        values, vectors = torch.linalg.eigh(matrices)
-        halves = values.clamp_min(0.0).sqrt()[:, :, None] * vectors.mT
-        triangle: Tensor = torch.linalg.qr(halves, mode="r").R
-        return triangle[:, rows, columns]
+        if not bool(torch.linalg.cholesky_ex(matrices.detach())[1].any()):
+            upper: Tensor = torch.linalg.cholesky(matrices).mT
+            return upper.reshape(-1, n * n)
+        values, vectors = torch.linalg.eigh(matrices.detach())
+        kept = values > ROUNDING * n * values.amax(1, keepdim=True)
+        sizes = torch.where(kept, values, 1.0).sqrt() * kept
+        root: Tensor = sizes[:, :, None] * vectors.mT
+        inverse = torch.where(kept, 1.0 / torch.where(kept, sizes, 1.0), 0.0)[:, :, None] * vectors.mT
+        projector = (vectors * kept[:, None]) @ vectors.mT
+        for _ in range(2):  # each step is right to one order more
+            error = matrices - root.mT @ root
+            root = root + inverse @ (error - 0.5 * projector @ error @ projector)
+        return root.reshape(-1, n * n)
 
-    return matrix.program.apply(("factor", n, sign), found, (matrix,), len(rows))
+    return matrix.program.apply(("factor", n, sign), found, (matrix,), n * n)

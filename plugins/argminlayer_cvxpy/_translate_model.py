@@ -15,7 +15,7 @@ import argminlayer as al
 from ._affine import Affine
 from ._arithmetic import Terms
 from ._dcp import advice, describe
-from ._numbers import Numbers, Program
+from ._numbers import Index, Numbers, Program
 from ._terms import Term
 from ._translate import ConvexBackend
 from ._translate_write import Decision, Expression, Writer
@@ -30,6 +30,7 @@ class Model:
         variable: the variables, (n,).
         equality: the equalities, constraints whose rows follow each other.
         inequality: the inequalities, likewise.
+        bounds: the bounds, each as a constraint with its variables and 1 for lower, -1 for upper, 0 for equal bounds.
         parameters: what its parameters are computed from.
         decisions: what an instance must agree with.
         program: computes numbers from the parameters of the algebra and the bounds.
@@ -39,6 +40,7 @@ class Model:
     variable: Any
     equality: tuple[Any, ...]
     inequality: tuple[Any, ...]
+    bounds: tuple[tuple[Any, Index, int], ...]
     parameters: tuple[tuple[Any, Numbers], ...]
     decisions: tuple[Decision, ...]
     program: Program
@@ -114,12 +116,15 @@ class _Builder:
         objective = cp.Minimize(self._objective(written.objective))
         equality = self._equality(written.equality)
         inequality = self._inequality(written.inequality)
+        bounds = self._bounds()
+        held = [constraint for constraint, _, _ in bounds]
         lifted = [block == expression for block, expression in writer.lifted]
         return Model(
-            cp.Problem(objective, [*equality, *inequality, *self._bounds(), *lifted]),
+            cp.Problem(objective, [*equality, *inequality, *held, *lifted]),
             writer.blocks[0][1],
             equality,
             inequality,
+            tuple(bounds),
             tuple(writer.parameters),
             tuple(writer.decisions),
             writer.program,
@@ -200,9 +205,9 @@ class _Builder:
     def _is_curved(self, outputs: Sequence[int | None]) -> bool:
         return any(i is not None and i in self.written and not self.written[i].is_affine for i in outputs)
 
-    def _bounds(self) -> list[Any]:
+    def _bounds(self) -> list[tuple[Any, Index, int]]:
         """Return the bounds as constraints; the model serves instances with the same ones finite, and equal."""
-        writer, found = self.writer, []
+        writer, found = self.writer, list[tuple[Any, Index, int]]()
         lower, upper = writer.lower, writer.upper
         below, above = (np.isfinite(bound.sample) for bound in (lower, upper))
         fixed = below & (lower.sample == upper.sample)
@@ -214,7 +219,8 @@ class _Builder:
             if not len(index):
                 continue
             variables, number = writer.variables(index), writer.number(bound.take(index))
-            found.append(variables == number if sense == 0 else sense * variables >= sense * number)
+            constraint = variables == number if sense == 0 else sense * variables >= sense * number
+            found.append((constraint, index, sense))
         return found
 
 

@@ -1,7 +1,8 @@
 """Solving ordinary problems as cone programs: models kept, parameters mapped to data for a batch, answers read back."""
 
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -66,9 +67,10 @@ class _Solvable:
 
     @cached_property
     def cones(self) -> al.ConeProgram:
-        """The cone program; its variables are those of the problem, then the multipliers."""
+        """The cone program; its variables are those of the problem, then the multipliers, those of bounds last."""
         model = self.model
-        duals = [constraint.dual_variables[0] for constraint in (*model.equality, *model.inequality)]
+        held = (constraint for constraint, _, _ in model.bounds)
+        duals = [constraint.dual_variables[0] for constraint in (*model.equality, *model.inequality, *held)]
         return read(model.problem, [parameter for parameter, _ in self.parameters], [model.variable, *duals])
 
     @cached_property
@@ -90,13 +92,23 @@ class _Solvable:
         P, q, A, b, *_ = (part.numpy() if part.ndim > 1 else part.numpy()[None] for part in parts)
         return al.ConeForm(self.cones.pattern, P, q, A, b, len(data))
 
-    def recover(self, answer: al.ConeAnswer, equalities: int) -> tuple[Array, Array, Array]:
-        """Return the variables and the multipliers of equalities and inequalities, (instances, ...) each."""
+    def recover(self, answer: al.ConeAnswer) -> tuple[Tensor, ...]:
+        """Return z, nu, lambda and z_lo - z_up of an answer, with a leading batch."""
         assert self.cones.recover is not None
-        value, *duals = self.cones.recover(torch.from_numpy(answer.value), torch.from_numpy(answer.multipliers))
-        flat = [dual.reshape(len(dual), -1).numpy() for dual in duals]
-        whole = np.concatenate([np.zeros((len(value), 0)), *flat], axis=1)
-        return value.numpy(), whole[:, :equalities], whole[:, equalities:]
+        return self.parts(self.cones.recover(torch.from_numpy(answer.value), torch.from_numpy(answer.multipliers)))
+
+    def parts(self, variables: Any) -> tuple[Tensor, ...]:
+        """Return z (..., n), nu (..., p), lambda (..., q) and z_lo - z_up (..., n), of the program's variables."""
+        model = self.model
+        z, *duals = variables if isinstance(variables, tuple) else (variables,)
+        flat = [dual.reshape(*z.shape[:-1], -1) for dual in duals]
+        p, q = len(model.equality), len(model.inequality)
+        none = z.new_zeros(*z.shape[:-1], 0)
+        zeta = torch.zeros_like(z)
+        for dual, (_, index, sense) in zip(flat[p + q :], model.bounds, strict=True):
+            # of lower <= u, u <= upper, and lower = u, whose multiplier pushes the other way
+            zeta = zeta.index_add(-1, torch.from_numpy(index), dual if sense > 0 else -dual)
+        return z, torch.cat([none, *flat[:p]], -1), torch.cat([none, *flat[p : p + q]], -1), zeta
 
 
 def _decided(variant: "_Solvable | Refusal") -> Variant:
@@ -111,11 +123,13 @@ class Group:
         variant: the model or the reason.
         instances: positions in the flattened batch.
         data: what the numbers of the model are computed from, (instances, n_p + 2n).
+        follow: ``(prepared parameters) ->`` data, differentiable.
     """
 
     variant: _Solvable | Refusal
     instances: Index
     data: Tensor
+    follow: Callable[[Sequence[Tensor]], Tensor]
 
     @cached_property
     def form(self) -> al.ConeForm:
@@ -147,10 +161,31 @@ def plan(problem: al.BoundProblem) -> tuple[Group, ...]:
 def _groups(problem: al.BoundProblem) -> Iterator[Group]:
     for algebra in al.algebra.record(problem):
         data, instances = data_of(problem, algebra), algebra.instances.cpu()
+        follow = functools.partial(_followed, problem.functions, algebra)
         sense = (problem.problem.objective is None, problem.problem.maximize)
         variants = _variants.get((algebra.key, sense), _Variants)
         for variant, index in variants.assign(problem, algebra, data):
-            yield Group(variant, instances[index].numpy(), data[index])
+            yield Group(variant, instances[index].numpy(), data[index], functools.partial(follow, index))
+
+
+def _followed(functions: Any, algebra: al.algebra.Algebra, index: Tensor, prepared: Sequence[Tensor]) -> Tensor:
+    """Return the data of some instances of an algebra, differentiable in the prepared parameters."""
+    bounds = (functions.bound(which, prepared)[algebra.instances] for which in ("lower", "upper"))
+    return torch.cat([algebra.prefix(prepared), *bounds], dim=1).cpu()[index]
+
+
+def restate(solver: al.AbstractConeSolver, problem: al.BoundProblem) -> tuple[al.Restatement, ...]:
+    """Return a problem as cone programs."""
+    return tuple(_restated(solver, group) for group in plan(problem))
+
+
+def _restated(solver: al.AbstractConeSolver, group: Group) -> al.Restatement:
+    instances, variant, reason = torch.from_numpy(group.instances), group.variant, _reason(solver, group)
+    if reason is not None or isinstance(variant, Refusal):
+        return al.Restatement(instances, reason=reason or "")
+    return al.Restatement(
+        instances, variant.cones, lambda prepared: variant.arguments(group.follow(prepared)), variant.parts
+    )
 
 
 def refusal(solver: al.AbstractConeSolver, problem: al.BoundProblem) -> str | None:
@@ -195,10 +230,10 @@ def solve(solver: al.AbstractConeSolver, problem: al.BoundProblem, start: Tensor
             messages = [reason or "" if i in set(where.tolist()) else words for i, words in enumerate(messages)]
             continue
         answer = solver.solve_cones(group.form)
-        found, *forces = group.variant.recover(answer, problem.equalities)
+        found, *forces = (part.numpy() for part in group.variant.recover(answer))
         good = np.isfinite(found).all(1)
         value[where[good]] = found[good]
-        nu[where], lam[where] = (np.nan_to_num(force) for force in forces)
+        nu[where], lam[where] = (np.nan_to_num(force) for force in forces[:2])
         status[where], iterations[where] = answer.status, answer.iterations
         gap[where] = _gap(answer)
         for i, words in zip(where.tolist(), answer.messages, strict=True):

@@ -1,0 +1,241 @@
+"""Ordinary problems restated as cone programs, which are certified and differentiated also where functions have kinks.
+
+A kink of a convex function, such as that of ``|u|`` at zero, is no obstacle for its cone program: what jumps there are
+multipliers. Problems with functions that may have kinks go this way where the solver chosen offers it.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _registry
+from .._autodiff import inside_transform
+from .._backward import KKT, AbstractBackward
+from .._bound import bind_prepared
+from .._errors import SolveFailed
+from .._layout import WORKING_DTYPE, Layout
+from .._parameters import non_finite
+from .._problem import Problem
+from .._select import AUTO, choose, requested
+from .._solution import Certificate, Multipliers, Solution, Status
+from .._solver import AbstractSolver
+from ._call import solve_cones
+from ._program import ConeProgram
+from ._solver import AbstractConeSolver
+
+
+@dataclass(frozen=True, eq=False)
+class Restatement:
+    """Some instances of a problem as a cone program.
+
+    Attributes:
+        instances: positions in the flattened batch, a vector.
+        program: the cone program; None where there is none.
+        arguments: ``(prepared parameters of the problem) ->`` the parameters of the program for these instances,
+            differentiable.
+        parts: ``(variables of the program) ->`` z (..., n), nu (..., p), lambda (..., q) and z_lo - z_up (..., n).
+        reason: why there is no program.
+    """
+
+    instances: Tensor
+    program: ConeProgram | None = None
+    arguments: Callable[[Sequence[Tensor]], Sequence[Tensor]] = tuple
+    parts: Callable[[Any], tuple[Tensor, ...]] = tuple
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Restated:
+    """A problem as cone programs, the solver that restated it, and its numbers p and q of constraints."""
+
+    solver: AbstractConeSolver
+    parts: tuple[Restatement, ...]
+    equalities: int
+    inequalities: int
+
+
+_smooth: "weakref.WeakSet[Problem]" = weakref.WeakSet()
+"""Problems seen without kinks."""
+
+
+def restate(
+    problem: Problem,
+    layout: Layout,
+    prepared: tuple[Tensor, ...],
+    solver: str | AbstractSolver | None,
+    backward: AbstractBackward,
+    options: Mapping[str, Any] | None,
+) -> Restated | None:
+    """Return the problem as cone programs, if it may have kinks and the solver chosen offers that; None otherwise."""
+    usual = inside_transform() or layout.batch == 0 or not isinstance(backward, KKT)
+    if usual or problem in _smooth or not _may_restate(requested(solver)):
+        return None
+    detached = tuple(p.detach() for p in prepared)
+    bound = bind_prepared(problem, layout, detached)
+    if not bound.kinks:
+        _smooth.add(problem)
+        return None
+    if not bool(non_finite(bound)[0].all()):
+        return None
+    chosen = choose(bound, solver, options).chain[0]
+    parts = chosen.restate(bound) if isinstance(chosen, AbstractConeSolver) else None
+    if parts is None:
+        return None
+    assert isinstance(chosen, AbstractConeSolver)
+    return Restated(chosen, parts, bound.equalities, bound.inequalities)
+
+
+def _may_restate(request: str | AbstractSolver) -> bool:
+    if isinstance(request, AbstractSolver):
+        return isinstance(request, AbstractConeSolver)
+    if request != AUTO and ":" in request:
+        return True
+    solvers = _registry.load().solvers
+    named = [s for name, s in solvers.items() if request in (AUTO, name, name.partition(".")[0])]
+    return any(isinstance(s, AbstractConeSolver) and s.available() for s in named)
+
+
+def solve_restated(
+    restated: Restated,
+    problem: Problem,
+    layout: Layout,
+    prepared: tuple[Tensor, ...],
+    backward: AbstractBackward,
+    throw: bool,
+) -> Solution:
+    """Solve the cone programs of a problem, and return their solution as that of the problem.
+
+    Raises:
+        SolveFailed: some instance was not solved (only with ``throw``).
+    """
+    began = time.perf_counter()
+    pieces = [_solve_part(part, restated, layout, prepared, backward, throw) for part in restated.parts]
+    order = torch.argsort(torch.cat([part.instances for part in restated.parts]))
+    joined = {name: torch.cat([getattr(piece, name) for piece in pieces])[order] for name in _TENSORS}
+    certificate = Certificate(
+        **{f.name: torch.cat([getattr(p.certificate, f.name) for p in pieces])[order] for f in fields(Certificate)}
+    )
+    words = [word for piece in pieces for word in piece.messages]
+
+    def shaped(flat: Tensor) -> Tensor:
+        return flat.reshape(layout.batch_shape + flat.shape[1:])
+
+    def dressed(name: str) -> Tensor:
+        return shaped(joined[name].to(layout.dtype))
+
+    zeta, sign = dressed("zeta"), -1.0 if problem.maximize else 1.0
+    solution = Solution(
+        value=layout.unflatten(dressed("z")),
+        multipliers=Multipliers(
+            equality=dressed("nu"),
+            inequality=dressed("lam"),
+            lower=layout.unflatten(zeta.clamp_min(0.0)),
+            upper=layout.unflatten((0.0 - zeta).clamp_min(0.0)),
+        ),
+        status=shaped(joined["status"]),
+        objective=sign * dressed("objective"),
+        certificate=certificate.reshape(layout.batch_shape),
+        iterate=layout.unflatten(dressed("iterate")),
+        iterations=shaped(joined["iterations"]),
+        solver=restated.solver.name,
+        messages=tuple(words[i] for i in order.tolist()),
+        seconds=time.perf_counter() - began,
+    )
+    failure = solution.failure()
+    if throw and failure is not None:
+        raise SolveFailed(failure, solution)
+    return solution
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """What was found for the instances of one restatement, with a leading batch."""
+
+    z: Tensor
+    nu: Tensor
+    lam: Tensor
+    zeta: Tensor
+    status: Tensor
+    objective: Tensor
+    iterate: Tensor
+    iterations: Tensor
+    certificate: Certificate
+    messages: tuple[str, ...]
+
+
+_TENSORS = tuple(f.name for f in fields(_Piece) if f.name not in ("certificate", "messages"))
+
+
+def _solve_part(
+    part: Restatement,
+    restated: Restated,
+    layout: Layout,
+    prepared: tuple[Tensor, ...],
+    backward: AbstractBackward,
+    throw: bool,
+) -> _Piece:
+    count, solver = len(part.instances), restated.solver
+    if part.program is None:
+        return _refused(part, restated, layout)
+    arguments = part.arguments(prepared)
+    try:
+        found = solve_cones(part.program, arguments, solver, None, backward, None, throw)
+    except SolveFailed:
+        # the failure is reported for the whole batch, with the instances of the problem
+        found = solve_cones(part.program, arguments, solver, None, backward, None, False)
+
+    def wide(tensor: Tensor) -> Tensor:
+        lead = found.status.ndim
+        return tensor if lead else tensor.expand(count, *tensor.shape)
+
+    z, nu, lam, zeta = (wide(piece) for piece in part.parts(found.value))
+    certificate = Certificate(**{f.name: wide(getattr(found.certificate, f.name)) for f in fields(Certificate)})
+    messages = found.messages if len(found.messages) == count else found.messages * count
+    return _Piece(
+        z=z,
+        nu=nu,
+        lam=lam,
+        zeta=zeta,
+        status=wide(found.status),
+        objective=wide(found.objective),
+        iterate=wide(part.parts(found.iterate)[0]),
+        iterations=wide(found.iterations),
+        certificate=certificate,
+        messages=messages,
+    )
+
+
+def _refused(part: Restatement, restated: Restated, layout: Layout) -> _Piece:
+    count = len(part.instances)
+
+    def full(width: int, number: float = torch.nan) -> Tensor:
+        return torch.full((count, width), number, dtype=WORKING_DTYPE)
+
+    kinds = {"int": torch.zeros(count, dtype=torch.int64), "bool": torch.zeros(count, dtype=torch.bool)}
+    measured = {
+        f.name: kinds["bool" if f.name in _TRUTHS else "int"]
+        if f.name in _TRUTHS | _COUNTS
+        else full(1, torch.inf)[:, 0]
+        for f in fields(Certificate)
+    }
+    return _Piece(
+        z=full(layout.size),
+        nu=full(restated.equalities),
+        lam=full(restated.inequalities),
+        zeta=full(layout.size),
+        status=kinds["int"] + int(Status.NOT_CONVEX),
+        objective=full(1)[:, 0],
+        iterate=full(layout.size),
+        iterations=kinds["int"] - 1,
+        certificate=Certificate(**measured),
+        messages=(part.reason,) * count,
+    )
+
+
+_TRUTHS = frozenset({"consistent", "regular", "smooth"})
+_COUNTS = frozenset({"active", "weakly_active", "kind", "redundant", "freedom"})
