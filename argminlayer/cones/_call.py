@@ -12,6 +12,7 @@ from torch import Tensor
 from .._backward import KKT, AbstractBackward
 from .._errors import ProblemError, SolveFailed, SolverError
 from .._parameters import read_parameters
+from .._qp_search import quadratic_family
 from .._select import requested
 from .._solution import Certificate, Multipliers, PointKind, Solution, Status, Variables, failure_text
 from .._solver import AbstractSolver
@@ -20,6 +21,7 @@ from ._form import ConeForm
 from ._matrices import A_product, P_product
 from ._pattern import Array
 from ._program import ConeProgram
+from ._quadratic import solve_quadratic
 from ._search import ConeFound, choose_cones, cone_family, search_cones
 from ._solver import AbstractConeSolver, ConeAnswer
 from ._system import System
@@ -138,7 +140,25 @@ def argmin_cones(
 ) -> Variables:
     """Return the minimisers; see :func:`argminlayer.argmin`."""
     bound = bind_cones(problem, parameters)
-    return _solved(bound, solver, start, backward, options, throw)[0]
+    value = None if start is not None or backward != KKT() else _quadratic(bound, solver, options, throw)
+    return _solved(bound, solver, start, backward, options, throw)[0] if value is None else value
+
+
+def _quadratic(
+    bound: BoundCones, solver: str | AbstractSolver | None, options: Mapping[str, Any] | None, throw: bool
+) -> Variables | None:
+    """Return the minimisers by solvers of quadratic programs, None where they do not serve."""
+    problem, batch = bound.problem, bound.shape.numel()
+    if not problem.pattern.cones.is_linear or problem.multipliers or batch == 0 or not quadratic_family(solver):
+        return None
+    try:
+        x = solve_quadratic(problem.pattern, bound.data, bound.shape, solver, options, throw)
+    except (ProblemError, SolveFailed):
+        # solvers of cone programs say it in terms of the program itself
+        if cone_family(solver):
+            return None
+        raise
+    return None if x is None else bound.recovered(x, x.new_zeros(1, 1).expand(batch, problem.pattern.cones.rows))
 
 
 def solve_cones(
