@@ -1,5 +1,7 @@
 """Parameters that cannot be pooled, in words."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,11 +27,10 @@ def unusable(
     """
     if x.shape[-1] == 0:
         raise al.ProblemError(f"an empty pool: an input of shape {tuple(x.shape)} has no points")
-    bad = [
-        _not_finite(x, cores, "the input", throw),
-        _not_finite(alpha, 0, "alpha", throw),
-        _reported(~(alpha > 0), alpha, "alpha is not positive: it is {0:g}; a distance such as 1 would do", throw),
-    ]
+    bad = [_not_finite(x, cores, "the input", throw)]
+    if alpha.ndim or not 0.0 < alpha.item() < math.inf:
+        said = "alpha is not positive: it is {0:g}; a distance such as 1 would do"
+        bad += [_not_finite(alpha, 0, "alpha", throw), _reported(~(alpha > 0), alpha, said, throw)]
     if weights is not None:
         least, total = weights.amin(-1), weights.sum(-1)
         bad += [
@@ -43,7 +44,7 @@ def unusable(
 
 def _not_finite(values: Tensor, cores: int, what: str, throw: bool) -> Tensor | None:
     """Return the items that are not finite; a sum that is finite says quickly that there are none."""
-    if bool(values.sum().isfinite()):
+    if math.isfinite(values.sum().item()):
         return None
     wrong = ~values.isfinite()
     items = wrong.flatten(values.ndim - cores).any(-1) if cores else wrong

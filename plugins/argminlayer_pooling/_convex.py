@@ -16,7 +16,7 @@ MOST_BISECTIONS = 400
 FAR = 1e6
 """Rows that spread over more than this many alpha are left to bisection in double precision."""
 FLAT = 0.1
-"""So are rows whose mean curvature is below this over the root of n: rounding would move their solution."""
+"""So are rows whose mean curvature is below this over the root of n: a flat minimum, or one that rounding moves."""
 SAMPLE = 64
 """Points of a row whose median is the start."""
 
@@ -39,23 +39,24 @@ def pool_convex(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = 
 def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return solutions in double precision, and which rows are too hard, (rows,)."""
     dtype = rows.x.dtype
-    alpha = rows.alpha[:, 0].to(dtype)
+    alpha, eps = rows.alpha[:, 0].to(dtype), torch.finfo(dtype).eps
     low, high = rows.x.amin(-1), rows.x.amax(-1)
-    exact, eps = isinstance(penalty, Huber), torch.finfo(dtype).eps
-    # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero;
-    # one of the rounding of u cannot be shorter
-    short = (2.0 * eps if exact else 0.1 * eps**0.5) * alpha
     hard = high - low > FAR * alpha
     u, t = _start(rows), torch.empty_like(rows.x)
+    # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero;
+    # one of the rounding of u cannot be shorter
+    short = (2.0 * eps if isinstance(penalty, Huber) else 0.1 * eps**0.5) * alpha + 2.0 * eps * u.abs()
+    short = torch.where(hard, torch.inf, short)
     for count in range(MOST_STEPS):
         slope, curvature = penalty.second(rows.residuals(u, t), rows.weights)
-        step = alpha * (slope / curvature)
-        done = step.abs() <= short + 2.0 * eps * u.abs()
-        if count > 1 and bool((done | hard).all()):
+        step = slope.div_(curvature).mul_(alpha)
+        moves = step.abs().gt_(short)  # one or zero: what has arrived stays where it is
+        if count > 1 and not moves.any():
             break
-        u = torch.where(done, u, torch.clamp(u + step, low, high))
-    solution = u.double() + step.double()
-    return solution.clamp_(low, high), hard | ~done | _flat(penalty, rows, solution, curvature)
+        u = torch.addcmul(u, step, moves).clamp_(low, high)
+    solution = (u.double() + step.double()).clamp_(low, high)
+    flat = curvature < FLAT / math.sqrt(t.shape[-1]) * rows.total
+    return solution, hard | flat | ~(step.abs() <= short)
 
 
 def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[Tensor, Tensor]:
@@ -67,20 +68,13 @@ def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[
         short = 8.0 * eps * (1.0 + float((start.abs() / alpha).max()))
     u, curvature, settled = kernels.descend(penalty.name, shape_of(penalty), x, rows.weights, alpha, start, short)
     far = x.amax(-1) - x.amin(-1) > FAR * alpha
-    return u, far | ~settled | _flat(penalty, rows, u, curvature)
+    return u, far | ~settled | (curvature < FLAT / math.sqrt(x.shape[-1]) * rows.total)
 
 
 def _start(rows: Rows) -> Tensor:
     """Return the median of a sample of each row."""
     start: Tensor = rows.x[:, :: -(-rows.x.shape[-1] // SAMPLE)].median(-1).values
     return start
-
-
-def _flat(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor) -> Tensor:
-    """Return where solutions fill an interval, or rounding would move them."""
-    if isinstance(penalty, Huber):
-        return _alone(rows, u, 1e-5)
-    return curvature < FLAT / math.sqrt(rows.x.shape[-1]) * rows.total
 
 
 def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:
@@ -132,13 +126,8 @@ def _middle(rows: Rows, u: Tensor, pull: Tensor) -> Tensor:
     there = rows.x if rows.weights is None else torch.where(rows.weights > 0, rows.x, torch.nan)
     below = torch.where(there < u[:, None], there, -torch.inf).amax(-1)
     above = torch.where(there > u[:, None], there, torch.inf).amin(-1)
-    between = _alone(rows, u, 1e-9) & (pull.abs() <= 1e-12 * rows.total)
-    return torch.where(between, 0.5 * below + 0.5 * above, u)
-
-
-def _alone(rows: Rows, u: Tensor, tolerance: float) -> Tensor:
-    """Return where no point that counts is nearer than alpha, up to a tolerance: solutions fill an interval."""
-    distance = rows.residuals(u).abs_()
+    distance = _residuals(rows, u).abs_()
     if rows.weights is not None:
         distance.masked_fill_(rows.weights <= 0, torch.inf)
-    return distance.amin(-1) >= 1.0 - tolerance
+    between = (distance.amin(-1) >= 1.0 - 1e-9) & (pull.abs() <= 1e-12 * rows.total)
+    return torch.where(between, 0.5 * below + 0.5 * above, u)

@@ -1,6 +1,7 @@
 """Pooling as one function of autograd: reverse and forward mode, second derivatives, vmap."""
 
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,35 +17,40 @@ Given = tuple[Tensor | None, ...]
 """Points, weights (or None), alpha, and the shape (or None)."""
 
 
-class Pool(torch.autograd.Function):
-    """``(x, weights, alpha, shape, name, vectors, throw, starts, sample, kernels) -> (y, u)``, the pooled values twice.
+class Options(NamedTuple):
+    """What is pooled, and how: name of the penalty, numbers or vectors, and the settings of :class:`Robust`."""
 
-    ``x`` (..., n), or (..., m, n) for ``vectors``; ``weights`` (..., n) or None; ``alpha`` (...) and ``shape`` (one
+    name: str
+    vectors: bool
+    throw: bool
+    starts: int
+    sample: int
+    kernels: Kernels | None
+
+
+class Pool(torch.autograd.Function):
+    """``(x, weights, alpha, shape, options) -> (y, u)``, the pooled values twice.
+
+    ``x`` (..., n), or (..., m, n) for vectors; ``weights`` (..., n) or None; ``alpha`` (...) and ``shape`` (one
     number, or None). ``y`` has the precision of x, ``u`` that in which derivatives are taken, double for numbers. An
     instance that cannot be pooled is an error with ``throw``, else NaN.
     """
 
     @staticmethod
     def forward(
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        shape: Tensor | None,
-        name: str,
-        vectors: bool,
-        throw: bool,
-        starts: int,
-        sample: int,
-        kernels: Kernels | None,
+        x: Tensor, weights: Tensor | None, alpha: Tensor, shape: Tensor | None, options: Options
     ) -> tuple[Tensor, Tensor]:
         """Pool."""
-        cores = 2 if vectors else 1
+        cores = 2 if options.vectors else 1
         rows, batch = as_rows(x, weights, alpha, cores)
-        bad = unusable(x, weights, alpha, batch, throw, cores)
+        bad = unusable(x, weights, alpha, batch, options.throw, cores)
         if bad is not None:
             rows = rows.without(bad)
-        penalty = penalty_of(name, shape)
-        u = pool_blocks(penalty, rows, starts, sample)[0] if vectors else minimise(penalty, rows, kernels)[0]
+        penalty = penalty_of(options.name, shape)
+        if options.vectors:
+            u, _ = pool_blocks(penalty, rows, options.starts, options.sample)
+        else:
+            u, _ = minimise(penalty, rows, options.kernels)
         if bad is not None:
             u[bad] = torch.nan
         u = u.reshape(batch + x.shape[-cores:-1])
@@ -53,7 +59,7 @@ class Pool(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keep what the derivative needs."""
-        x, weights, alpha, shape, ctx.name, ctx.vectors, *_, ctx.kernels = inputs
+        x, weights, alpha, shape, ctx.options = inputs
         y, u = output
         ctx.mark_non_differentiable(u)
         ctx.save_for_backward(x, weights, alpha, shape, y, u)
@@ -63,36 +69,37 @@ class Pool(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         """Pull a cotangent back; differentiable where that is asked for."""
         *given, y, u = ctx.saved_tensors
-        wanted, cores = ctx.needs_input_grad[:4], 2 if ctx.vectors else 1
-        found = tracked(ctx.name, given, y, cotangent, wanted, cores) if torch.is_grad_enabled() else None
+        wanted, (name, vectors, *_, kernels) = ctx.needs_input_grad[:4], ctx.options
+        cores = 2 if vectors else 1
+        found = tracked(name, given, y, cotangent, wanted, cores) if torch.is_grad_enabled() else None
         if found is None and torch._C._functorch.peek_interpreter_stack() is not None:
-            found = mapped(penalty_of(ctx.name, given[3]), given, u, cotangent, wanted, cores)
+            found = mapped(penalty_of(name, given[3]), given, u, cotangent, wanted, cores)
         if found is None:
-            found = _pulled(penalty_of(ctx.name, given[3]), given, u, cotangent, wanted, cores, ctx.kernels)
-        return (*found, *(None,) * 6)
+            found = _pulled(penalty_of(name, given[3]), given, u, cotangent, wanted, cores, kernels)
+        return (*found, None)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
         """Push tangents forward: as many pulls as a result has entries."""
         *given, y, u = ctx.saved_tensors
-        wanted, cores = tuple(tangent is not None for tangent in tangents[:4]), 2 if ctx.vectors else 1
-        penalty, lead = penalty_of(ctx.name, given[3]), y.ndim - cores + 1
-        units = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device) if ctx.vectors else y.new_ones(1, 1)
+        name, vectors, *_ = ctx.options
+        wanted, cores = tuple(tangent is not None for tangent in tangents[:4]), 2 if vectors else 1
+        penalty, lead = penalty_of(name, given[3]), y.ndim - cores + 1
+        units = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device) if vectors else y.new_ones(1, 1)
         pushed = []
         for unit in units:
-            cotangent = (unit if ctx.vectors else unit[0]).expand(y.shape)
+            cotangent = (unit if vectors else unit[0]).expand(y.shape)
             grads = _broadcast(penalty, given, u, cotangent, wanted, cores)
             pairs = ((g, t) for g, t in zip(grads, tangents, strict=False) if g is not None and t is not None)
             products = ((g * t).flatten(lead).sum(-1) if g.ndim > lead else g * t for g, t in pairs)
             pushed.append(sum(products, start=y.new_zeros(y.shape[:lead])))
-        return (torch.stack(pushed, -1) if ctx.vectors else pushed[0]).to(y.dtype), None
+        return (torch.stack(pushed, -1) if vectors else pushed[0]).to(y.dtype), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         """Pool a further batch dimension along with the others."""
         del info
-        vectors = inputs[5]
-        cores = (2 if vectors else 1, 1, 0)
+        cores = (2 if inputs[4].vectors else 1, 1, 0)
         mapped_here = [d is not None for d in in_dims[:3]]
         moved = [p if d is None else p.movedim(d, 0) for p, d in zip(inputs[:3], in_dims[:3], strict=True)]
         parts = list(zip(moved, mapped_here, cores, strict=True))
@@ -104,6 +111,10 @@ class Pool(torch.autograd.Function):
         return Pool.apply(*aligned, *inputs[3:]), (0, 0)  # type: ignore[no-untyped-call]
 
 
+# autograd asks for it in every call, and to work it out takes as long as the derivative of a small pool
+Pool.forward.__signature__ = inspect.signature(Pool.forward)  # type: ignore[attr-defined]
+
+
 def as_rows(x: Tensor, weights: Tensor | None, alpha: Tensor, cores: int) -> tuple[Rows, torch.Size]:
     """Return the instances as rows in the precision they are worked in, and the shape of the batch.
 
@@ -113,8 +124,10 @@ def as_rows(x: Tensor, weights: Tensor | None, alpha: Tensor, cores: int) -> tup
         alpha: (...).
         cores: one for numbers, two for vectors.
     """
-    given = [x.shape[:-cores], alpha.shape, *([] if weights is None else [weights.shape[:-1]])]
-    batch = torch.broadcast_shapes(*given)
+    batch = x.shape[:-cores]
+    others = [alpha.shape, *([] if weights is None else [weights.shape[:-1]])]
+    if any(others):  # which is rare, and not quick
+        batch = torch.broadcast_shapes(batch, *others)
     dtype = torch.promote_types(x.dtype, torch.float32)
 
     def flat(p: Tensor, core: torch.Size) -> Tensor:

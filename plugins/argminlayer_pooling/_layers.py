@@ -1,5 +1,6 @@
 """Robust pooling as torch modules."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,15 +57,15 @@ class _Pooling(al.ArgminLayer):
         """
         if not x.is_floating_point():
             raise al.ProblemError(f"the input has dtype {x.dtype}; pooling needs floats: pass x.float()")
-        if any(not -x.ndim <= d < x.ndim for d in self.dim):
+        dims = _counted(self.dim, x.ndim)
+        if dims is None:
             raise al.ProblemError(
                 f"the dimensions to pool are {self.dim}, but the input has shape {tuple(x.shape)}; give dim= among its "
                 f"{x.ndim} dimensions"
             )
-        dims = tuple(d % x.ndim for d in self.dim)
         if len(set(dims)) < len(dims) or not dims:
             raise al.ProblemError(f"the dimensions to pool are {self.dim}; name each once, and at least one")
-        if any(x.shape[d] == 0 for d in dims):
+        if x.numel() == 0 and any(x.shape[d] == 0 for d in dims):
             raise al.ProblemError(
                 f"an empty pool: the dimensions {self.dim} of an input of shape {tuple(x.shape)} hold no points"
             )
@@ -84,6 +85,12 @@ class _Pooling(al.ArgminLayer):
             throw=self.throw,
         )
         return layer(x, weights.to(x.dtype), *scales, solver=solver, start=start)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _counted(dims: tuple[int, ...], ndim: int) -> tuple[int, ...] | None:
+    """Return dimensions counted from the front, None if one does not exist."""
+    return tuple(d % ndim for d in dims) if all(-ndim <= d < ndim for d in dims) else None
 
 
 def _parameter(value: float | Tensor, learnable: bool, dtype: torch.dtype) -> nn.Parameter:

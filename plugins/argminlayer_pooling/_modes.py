@@ -16,6 +16,8 @@ from ._rows import Rows, sort_rows
 
 BIN = 0.25
 """Width of a bin in units of alpha."""
+FEW = 64
+"""So few points of a row need no bins."""
 CUT = 8
 """Into how many cells a cell is cut."""
 FAR = 1e6
@@ -52,7 +54,10 @@ class Bins:
 
     @classmethod
     def of(cls, t: Tensor, weights: Tensor | None, dtype: torch.dtype) -> "Bins":
-        """Return the bins of sorted points (rows, n)."""
+        """Return the bins of sorted points (rows, n); of a few, every point in one of its own."""
+        if t.shape[-1] <= FEW:
+            mass = torch.ones_like(t) if weights is None else weights
+            return cls(t, mass, torch.zeros_like(t[:, :1]), mass.sum(-1, keepdim=True), dtype)
         place = (t / BIN).floor_()
         offset = t - (place + 0.5).mul_(BIN)
         number = torch.nn.functional.pad(place[:, 1:] != place[:, :-1], (1, 0)).cumsum(-1)
@@ -134,30 +139,30 @@ def _pool_sorted(penalty: AbstractPenalty, bounds: Bounds, s: Rows, kernels: Ker
     bins = Bins.of(t, None if s.weights is None else s.weights.double(), s.x.dtype)
     cells = _promising(penalty, bounds, bins)
     u, gap = _descend(_Search(penalty, bounds, s, middle[:, 0], bins.total[:, 0], kernels), cells)
-    return u, gap / bins.total[:, 0]
+    return u.clamp_(s.x[:, 0], s.x[:, -1]), gap / bins.total[:, 0]
 
 
 def _promising(penalty: AbstractPenalty, bounds: Bounds, bins: Bins) -> Cells:
     """Return the cells that may hold the minimum, after one cut."""
     width = max(1.0, 0.5 * bounds.inflection)
-    around = -(-bounds.inflection // width)
-    place = torch.where(bins.mass > 0, (bins.mean / width).floor_(), torch.nan)
-    shifts = torch.arange(-around, around + 1.0, device=place.device, dtype=place.dtype)
-    place = _distinct((place[:, :, None] + shifts).flatten(1))
-    cells, best = _bounded(penalty, bounds, bins, (place + 0.5) * width, 0.5 * width)
+    around = int(-(-bounds.inflection // width))
+    cells, best = _bounded(penalty, bounds, bins, (_places(bins, width, around) + 0.5) * width, 0.5 * width)
     cells = _kept(cells, best)
-    offsets = (torch.arange(CUT, device=place.device, dtype=place.dtype) + 0.5) / CUT * 2.0 - 1.0
+    offsets = (torch.arange(CUT).to(cells.middle) + 0.5) / CUT * 2.0 - 1.0
     middles = torch.where(cells.bound < torch.inf, cells.middle, torch.nan)[:, :, None] + cells.radius * offsets
     cells, best = _bounded(penalty, bounds, bins, middles.flatten(1), cells.radius / CUT)
     return _kept(cells, best)
 
 
-def _distinct(place: Tensor) -> Tensor:
-    """Return the distinct numbers of each row, sorted, the rest NaN."""
-    place = place.sort(-1).values
-    place[:, 1:][place[:, 1:] == place[:, :-1]] = torch.nan
-    most = int((~place.isnan()).sum(-1).max())
-    return place.sort(-1).values[:, :most]
+def _places(bins: Bins, width: float, around: int) -> Tensor:
+    """Return the places of the cells that hold a bin or are at most ``around`` away from one, the rest NaN."""
+    place = torch.where(bins.mass > 0, (bins.mean / width).floor_(), -torch.inf).cummax(-1).values
+    # of the cells around a bin those beyond the cells around the one before
+    above = torch.nn.functional.pad(place[:, :-1], (1, 0), value=-torch.inf) + around
+    near = place[:, :, None] + torch.arange(-around, around + 1.0, device=place.device, dtype=place.dtype)
+    new = ((near > above[:, :, None]) & (near > -torch.inf)).flatten(1)
+    order = new.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)[:, : int(new.sum(-1).max())]
+    return torch.where(new, near.flatten(1), torch.nan).gather(-1, order)
 
 
 def _bounded(
@@ -258,7 +263,8 @@ class _Search:
         Newton's method; where the curvature is small or negative, the step to the weighted mean, which never goes up.
         """
         penalty, rows, alpha = self.penalty, self.rows, self.rows.alpha[:, 0]
-        short = 0.1 * torch.finfo(rows.x.dtype).eps ** 0.5
+        # after so short a step the next one, the last, is as short as the grid below is fine
+        short = 0.1 * torch.finfo(rows.x.dtype).eps ** 0.25
         u = self.origin + alpha * place
         if self.kernels is None:
             u = self._descend(u, short)

@@ -218,9 +218,11 @@ class Welsch(AbstractPenalty):
 
     def first(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return both from one power of two, quick where it underflows; its last digit may depend on its neighbours."""
-        weight = torch.mul(t, t).mul_(-0.5 * BITS).exp2_()
-        slope = summed(t.mul_(weight), weights)
-        return summed(weight.neg_().add_(1.0), weights), slope
+        weight = torch.mul(t, t).mul_(-0.5 * BITS).clamp_(min=-120.0).exp2_()
+        if weights is not None:
+            weight.mul_(weights)
+        total = t.shape[-1] if weights is None else weights.sum(-1)
+        return total - weight.sum(-1), t.mul_(weight).sum(-1)
 
     def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return both from one power; the curvature is the weight less ``t`` times the slope."""
@@ -315,16 +317,26 @@ class Barron(AbstractPenalty):
         return slope, summed(rest.mul_(2.0 - self.shape).add_(self.shape - 1.0).mul_(weight), weights)
 
     def value(self, t: Tensor) -> Tensor:
-        """Return ``rho(t)``; near shape zero to second order in the shape."""
-        growth, a = self._growth(t), self.shape
-        if abs(a) < FLAT_SHAPE:
-            return growth.addcmul(growth, growth, value=0.25 * a).mul_(0.5 * self._rest)
-        return growth.mul_(0.5 * a).expm1_().mul_(self._rest / a)
+        """Return ``rho(t)``."""
+        return self._value(self._growth(t))
+
+    def first(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return both from one logarithm."""
+        growth = self._growth(t)
+        slope = summed(growth.mul(0.5 * self.shape - 1.0).exp_().mul_(t), weights)
+        return summed(self._value(growth), weights), slope
 
     def shape_slope(self, t: Tensor) -> Tensor:
         """Return the derivative of ``rho'(t)`` with respect to the shape."""
         growth = self._growth(t)
         return self.slope(t).mul_(0.5) * (growth + torch.expm1(-growth))
+
+    def _value(self, growth: Tensor) -> Tensor:
+        """Return the value for ``log(1 + t^2 / b)``; near shape zero to second order in the shape."""
+        a = self.shape
+        if abs(a) < FLAT_SHAPE:
+            return growth.addcmul(growth, growth, value=0.25 * a).mul_(0.5 * self._rest)
+        return growth.mul_(0.5 * a).expm1_().mul_(self._rest / a)
 
     @property
     def _rest(self) -> float:

@@ -1,5 +1,6 @@
 """Rows of points to be pooled, each on its own; worked through in blocks that stay in the cache."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Rows:
             return torch.full_like(self.alpha[:, 0], self.x.shape[-1])
         return self.weights.sum(-1, dtype=torch.float64)
 
-    @property
+    @functools.cached_property
     def unit(self) -> Tensor:
         """``1 / alpha`` in the precision of the points, (rows, 1)."""
         return self.alpha.reciprocal().clamp_(max=torch.finfo(self.x.dtype).max).to(self.x.dtype)
@@ -56,6 +57,10 @@ class Rows:
     def residuals(self, u: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``(x - u) / alpha`` for one ``u`` in each row, (rows,), rounded to the precision of the points."""
         return torch.sub(self.x, u[:, None].to(self.x.dtype), out=out).mul_(self.unit)
+
+    def clamp(self, u: Tensor) -> Tensor:
+        """Return ``u`` (rows,) within the range of the points, out of which only rounding leads."""
+        return u.clamp(self.x.amin(-1), self.x.amax(-1))
 
     def blocks(self) -> Iterator[tuple[slice, "Rows"]]:
         """Yield the rows in blocks, each with where it is."""

@@ -1,5 +1,6 @@
 """Pooling of numbers with its own derivative: the minimum in blocks of rows, the gradient in one more pass."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,10 +14,8 @@ from ._penalties import AbstractPenalty, Barron, Huber, Quadratic, TruncatedQuad
 from ._rows import Rows
 from ._truncated import pool_truncated
 
-CANCELLED = 1e-7
-"""A sum of curvatures below this part of the sum of their sizes does not say how the solution moves."""
-
-
+CANCELLED = {torch.float32: 1e-4, torch.float64: 1e-11}
+"""A sum of curvatures below this part of the sum of their sizes is lost in rounding."""
 Gradients = Sequence[Tensor | None]
 """Where gradients are written: for points, weights, alpha and shape, None where not wanted."""
 
@@ -26,27 +25,34 @@ def minimise(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = Non
 
     The gap is that of :func:`pool_modes`, zero for penalties that are solved exactly.
     """
-    u, gap = torch.empty_like(rows.alpha[:, 0]), torch.zeros_like(rows.alpha[:, 0])
     solver = _solver(penalty, kernels)
-    for where, block in rows.blocks():
-        u[where], gap[where] = solver(block)
-    # rounding never leads out of the range of the points
-    return u.clamp(rows.x.amin(-1).double(), rows.x.amax(-1).double()), gap
+    parts = [solver(block) for _, block in rows.blocks()]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return rows.alpha[:, 0], rows.alpha[:, 0]
+    return torch.cat([u for u, _ in parts]), torch.cat([gap for _, gap in parts])
 
 
-def _solver(penalty: AbstractPenalty, kernels: Kernels | None) -> Callable[[Rows], tuple[Tensor, Tensor | float]]:
+def _solver(penalty: AbstractPenalty, kernels: Kernels | None) -> Callable[[Rows], tuple[Tensor, Tensor]]:
     bounds = penalty.bounds
+    if bounds is not None:
+        return lambda rows: pool_modes(penalty, bounds, rows, kernels)
     if isinstance(penalty, Quadratic):
-        return lambda rows: (_mean(rows), 0.0)
+        return lambda rows: _exact(_mean(rows))
     if isinstance(penalty, TruncatedQuadratic):
-        return lambda rows: (pool_truncated(rows), 0.0)
-    if bounds is None:
-        return lambda rows: (pool_convex(penalty, rows, kernels), 0.0)
-    return lambda rows: pool_modes(penalty, bounds, rows, kernels)
+        return lambda rows: _exact(pool_truncated(rows))
+    return lambda rows: _exact(pool_convex(penalty, rows, kernels))
+
+
+def _exact(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a solution with the gap that it leaves, none."""
+    return u, torch.zeros_like(u)
 
 
 def _mean(rows: Rows) -> Tensor:
-    return weighted(rows.x.double(), rows.weights).sum(-1) / rows.total
+    mean = weighted(rows.x.double(), rows.weights).sum(-1) / rows.total
+    return rows.clamp(mean)
 
 
 def derivative(
@@ -121,52 +127,84 @@ def _block(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, i
     curvature = penalty.curvature(t, out=points)
     if rows.weights is not None:
         curvature.mul_(rows.weights)
-    total = curvature.sum(-1, keepdim=True)
-    # written so that it is true for NaN, the result of overflow, too
-    weak = ~(total > CANCELLED * _size(penalty, curvature, total))
+    sums = curvature.sum(-1, keepdim=True)
+    moment = sums if alpha is None else t.mul_(curvature).sum(-1, keepdim=True).double()
+    # written so that NaN, which comes of overflow, counts as weak too
+    weak = ~((sums > CANCELLED[t.dtype] * _size(penalty, curvature, sums)) & moment.isfinite())
+    sums = sums.double()
+    total = sums
     if bool(weak.any()):
-        _repair(penalty, rows, u, curvature, total, weak[:, 0].nonzero()[:, 0])
-    scale = cotangent[:, None] / total.double()
-    if weights is not None:
-        torch.mul(penalty.slope(t), (rows.alpha * scale).to(t.dtype), out=weights)
+        total, sums, moment = _repair(penalty, rows, u, curvature, (sums, moment), weak[:, 0].nonzero()[:, 0])
+    scale = cotangent[:, None] / sums
+    if points is not None:
+        points.mul_(scale.to(t.dtype))
+    if alpha is not None:
+        # the mean does not depend on alpha
+        torch.mul(scale, 0.0 if isinstance(penalty, Quadratic) else -moment, out=alpha)
+    if weights is None and shape is None:
+        return
+    scale = cotangent[:, None] / total * rows.alpha
+    if alpha is not None:
+        t = rows.residuals(u, t)
     if shape is not None:
         assert isinstance(penalty, Barron)
         moved = weighted(penalty.shape_slope(t), rows.weights)
-        torch.mul(moved.sum(-1, keepdim=True, dtype=torch.float64), rows.alpha * scale, out=shape)
-    if alpha is not None:
-        # the mean does not depend on alpha
-        moment = 0.0 if isinstance(penalty, Quadratic) else t.mul_(curvature).sum(-1, keepdim=True).double()
-        torch.mul(scale, moment, out=alpha).neg_()
-    if points is not None:
-        points.mul_(scale.to(t.dtype))
+        torch.mul(moved.sum(-1, keepdim=True, dtype=torch.float64), scale, out=shape)
+    if weights is not None:
+        torch.mul(penalty.slope(t), scale.to(t.dtype), out=weights)
 
 
 def _size(penalty: AbstractPenalty, curvature: Tensor, total: Tensor) -> Tensor:
     return total if penalty.bounds is None else curvature.abs().sum(-1, keepdim=True)
 
 
-def _repair(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor, total: Tensor, weak: Tensor) -> None:
-    """Take some rows again in double precision, and let points share where curvatures cancel there too."""
+def _repair(
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor, sums: tuple[Tensor, Tensor], weak: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take some rows again in double precision, and let points share where curvatures cancel there too.
+
+    Args:
+        penalty: the penalty.
+        rows: the points.
+        u: the pooled values.
+        curvature: of the points, (rows, n); the shares of the points take its place in the rows that are weak.
+        sums: of the curvatures, and of these times t, (rows, 1) each.
+        weak: which rows, as indices.
+
+    Returns:
+        The sums of the curvatures, of what is now in ``curvature``, and of that times t, (rows, 1) each.
+    """
+    total, moment = (part.clone() for part in sums)
     some, u = rows[weak].double(), u[weak]
-    terms = weighted(penalty.curvature(some.residuals(u).clamp_(-1e150, 1e150)), some.weights)
-    sums = terms.sum(-1, keepdim=True)
-    lost = ~(sums > 1e-8 * CANCELLED * _size(penalty, terms, sums))[:, 0]
+    z = some.x - u[:, None]
+    # the result may be a point but for its rounding, which may be longer than alpha
+    z[z.abs() <= 2.0 * torch.finfo(rows.x.dtype).eps * u.abs()[:, None]] = 0.0
+    t = (z * some.unit).clamp_(-1e150, 1e150)
+    share = weighted(penalty.curvature(t), some.weights)
+    whole = share.sum(-1, keepdim=True)
+    lost = ~(whole > CANCELLED[t.dtype] * _size(penalty, share, whole))[:, 0]
+    total[weak] = whole
     if bool(lost.any()):
-        terms[lost], sums[lost] = _share(penalty, some[lost], u[lost])
-    curvature[weak], total[weak] = terms.to(curvature.dtype), sums.to(total.dtype)
+        share[lost], total[weak[lost]] = _share(penalty, some[lost], z[lost], t[lost])
+    share /= share.sum(-1, keepdim=True)
+    curvature[weak] = share.to(curvature.dtype)
+    moment[weak] = (share * t).sum(-1, keepdim=True).to(moment.dtype)
+    return total, total.index_fill(0, weak, 1.0), moment
 
 
-def _share(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> tuple[Tensor, Tensor]:
+def _share(penalty: AbstractPenalty, rows: Rows, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return how the points share in a solution whose second derivative vanishes, and the sum, (rows, n) and (rows, 1).
 
     Huber's is the middle between the two neighbouring points: these share equally. For any other penalty the derivative
-    is infinite or lost in rounding: the points share as in the weighted mean that the solution is.
+    is infinite or lost in rounding: the points share as in the weighted mean that the solution is, or where even that
+    is lost, it is the nearest point.
     """
-    if not isinstance(penalty, Huber):
-        share = weighted(penalty.weight(rows.residuals(u).clamp_(-1e150, 1e150)), rows.weights)
-        return share, share.sum(-1, keepdim=True)
-    z = rows.x - u[:, None]
     distance = z.abs() if rows.weights is None else torch.where(rows.weights > 0, z.abs(), torch.inf)
+    if not isinstance(penalty, Huber):
+        share = weighted(penalty.weight(t), rows.weights)
+        nearest = (distance <= distance.amin(-1, keepdim=True)).double()
+        share = torch.where(share.sum(-1, keepdim=True) > 0, share, nearest)
+        return share, share.sum(-1, keepdim=True)
     share = torch.zeros_like(z)
     for side in (z < 0, z > 0):
         near = torch.where(side, distance, torch.inf)
@@ -178,7 +216,7 @@ def _share(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> tuple[Tensor, Ten
 def mean(x: Tensor, alpha: Tensor, throw: bool) -> Tensor:
     """Return the mean over the last dimension, which torch differentiates."""
     y = x.mean(-1)
-    if not bool(y.isfinite().all()):
+    if not math.isfinite(y.detach().sum().item()):
         bad = unusable(x, None, alpha, x.shape[:-1], throw)
         y = torch.where(y.isfinite(), y, x.double().mean(-1).to(y.dtype))  # a sum of huge numbers may overflow
         y = y if bad is None else y.masked_fill(bad.reshape(y.shape), torch.nan)

@@ -75,7 +75,7 @@ class Robust(al.AbstractDirectSolver):
         self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool, kernels: Kernels | None = None
     ) -> Tensor:
         """Return the pooled values; ``kernels`` of another plugin may take over the sums over the points."""
-        from ._function import Pool
+        from ._function import Options, Pool
         from ._scalar import mean
 
         data = structure.data
@@ -86,7 +86,7 @@ class Robust(al.AbstractDirectSolver):
         if plain and torch._C._functorch.peek_interpreter_stack() is None:
             return mean(x, alpha, throw)
         pooled: Tensor = Pool.apply(  # type: ignore[no-untyped-call]
-            x, weights, alpha, shape, name, data["vectors"], throw, self.starts, self.sample, kernels
+            x, weights, alpha, shape, Options(name, data["vectors"], throw, self.starts, self.sample, kernels)
         )[0]
         return pooled
 

@@ -60,7 +60,7 @@ class Windows:
         """Return weight, mean from the origin and scatter of the windows, all zero for one without weight."""
         w = self.weight(first, last)
         d, dd = (s.gather(-1, last).sub_(s.gather(-1, first)) for s in self.sums)
-        mean = torch.where(w > 0, d / w, 0.0)
+        mean = d / w.clamp(min=torch.finfo(w.dtype).tiny)  # zero over zero is zero
         return w, mean, (dd - d * mean).clamp_min_(0.0)
 
     def cost(self, first: Tensor, last: Tensor) -> Tensor:
@@ -104,8 +104,10 @@ def pool_truncated(rows: Rows) -> Tensor:
     begin = torch.where(cost <= least + TIE * windows.total, begin, n)
     chosen = begin.argmin(-1, keepdim=True)
     begin, end = begin.gather(-1, chosen), end.gather(-1, chosen)
-    mean = windows.moments(begin, end)[1] + windows.origin.expand_as(t).gather(-1, begin)
-    return (middle + s.alpha * mean)[:, 0]
+    # from the first inlier: a window is narrow, a row may be wide
+    offset = windows.moments(begin, end)[1] + (windows.origin.expand_as(t).gather(-1, begin) - t.gather(-1, begin))
+    u = s.x.gather(-1, begin).double() + s.alpha * offset
+    return u[:, 0].clamp_(s.x[:, 0], s.x[:, -1])
 
 
 def _promising(windows: Windows) -> tuple[Tensor, ...]:

@@ -208,6 +208,15 @@ def test_flat_and_tied_minima_have_the_documented_solution_and_finite_gradients(
         assert torch.autograd.grad(left.sum(), x)[0].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("penalty", ["welsch", "geman-mcclure", "barron"])
+def test_an_almost_flat_minimum_moves_with_its_points(penalty, dtype):
+    x = torch.linspace(-3.0, 3.0, 130, dtype=dtype, requires_grad=True)
+    shape = -50.0 if penalty == "barron" else None
+    y = RobustPool(penalty, torch.tensor(0.3, dtype=dtype), -1, shape=shape)(x)
+    assert torch.autograd.grad(y, x)[0].sum().item() == pytest.approx(1.0, abs=1e-3)
+
+
 def test_a_degenerate_minimum_has_a_finite_gradient():
     # two points at the distance where two modes of a Gaussian merge: the second derivative is zero between them
     x = torch.tensor([[-1.0, 1.0]], dtype=torch.float64, requires_grad=True)
@@ -280,6 +289,22 @@ def test_the_heavier_of_two_points_wins_where_no_number_is_within_alpha_of_it(dt
     assert pool(x, torch.tensor([0.2, 0.8], dtype=dtype)).item() == pytest.approx(-3e10)
     assert pool(x, torch.tensor([0.8, 0.2], dtype=dtype)).item() == pytest.approx(1e22)
     assert torch.autograd.grad(pool(x), x)[0].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_gradients_are_finite_however_extreme_alpha_is(penalty, dtype):
+    x = torch.cat([outliers(12), 1e4 + outliers(12), clusters(12)]).to(dtype).requires_grad_()
+    exponents = (-300.0, -20.0, 300.0) if dtype == torch.float64 else (-38.0, -20.0, 38.0)
+    for exponent in exponents:
+        pool = RobustPool(penalty, torch.tensor(10.0**exponent, dtype=dtype), -1)
+        y = pool(x)
+        gradient, scale = torch.autograd.grad(y.sum(), (x, pool.alpha), materialize_grads=True)
+        assert scale.isfinite()
+        # all points moved together move the result with them
+        assert torch.allclose(gradient.sum(-1), torch.ones_like(y), atol=1e-5)
+        if exponent > 0:
+            assert torch.allclose(y, x.mean(-1), rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_points_far_beyond_alpha_are_finite():
