@@ -18,8 +18,8 @@ from ._form import ConeForm
 from ._matrices import A_outer, A_product, A_pulled, P_outer, P_product
 from ._pattern import ConePattern
 from ._policy import ruled
+from ._programs import AnySystem
 from ._search import ConeFound
-from ._system import System
 
 Find = Callable[[ConeForm], ConeFound]
 
@@ -29,7 +29,7 @@ class Record:
     """What a solve leaves beside its tensors, for the solution and for a derivative in eager mode."""
 
     found: ConeFound | None = None
-    systems: dict[tuple[bool, float], System] = field(default_factory=dict)
+    systems: dict[tuple[bool, float], AnySystem] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +201,12 @@ def _plain(task: ConeTask, at: tuple[Tensor, ...], top: Tensor, bottom: Tensor) 
     cache = task.record.systems
     here: list[Faces] = []
 
-    def system(weak_active: bool, shift: float) -> System:
+    def system(weak_active: bool, shift: float) -> AnySystem:
         key = (weak_active, shift)
         if key not in cache:
             if not here:
                 here.append(point.faces(programs.cones))
-            cache[key] = System.of(programs.matrices, here[0], point.gamma, weak_active, shift)
+            cache[key] = programs.matrices.system(here[0], point.gamma, weak_active, shift)
         return cache[key]
 
     steps = ruled(task.rule, system, top[..., None], bottom[..., None])

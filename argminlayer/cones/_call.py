@@ -24,7 +24,6 @@ from ._program import ConeProgram
 from ._quadratic import solve_quadratic
 from ._search import ConeFound, choose_cones, cone_family, search_cones
 from ._solver import AbstractConeSolver, ConeAnswer
-from ._system import System
 
 
 @dataclass(frozen=True)
@@ -336,7 +335,7 @@ def _certificate(found: ConeFound) -> Certificate:
     index = torch.from_numpy(np.flatnonzero(found.status == 0))
     if len(index):
         part, here = programs.select(index), point.select(index)
-        system = System.of(part.matrices, here.faces(part.cones), here.gamma, weak_active=True)
+        system = part.matrices.system(here.faces(part.cones), here.gamma, weak_active=True)
         freedom[index], redundant[index] = system.freedom, system.redundant
     size = point.v.abs().amax(1) if point.v.shape[1] else zeros
     return Certificate(

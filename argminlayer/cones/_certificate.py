@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ._faces import Faces, Spectra
 from ._groups import groups_of
-from ._matrices import Matrices
 from ._pattern import Cones
+from ._programs import AnyMatrices
 
 SMALL = 1e-3
 """Slacks and multipliers that are all smaller than this, beside the size of the program, are taken for so large."""
@@ -29,14 +29,14 @@ class Programs:
     """
 
     cones: Cones
-    matrices: Matrices
+    matrices: AnyMatrices
     q: Tensor
     b: Tensor
     lengths: Tensor
     largest: Tensor
 
     @classmethod
-    def of(cls, cones: Cones, matrices: Matrices, q: Tensor, b: Tensor) -> "Programs":
+    def of(cls, cones: Cones, matrices: AnyMatrices, q: Tensor, b: Tensor) -> "Programs":
         """Measure the rows."""
         lengths = matrices.lengths()
         for group in groups_of(cones):

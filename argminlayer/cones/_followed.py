@@ -10,10 +10,11 @@ from torch import Tensor
 from .._backward import KKT
 from .._errors import NotDifferentiable
 from ._faces import Spectra
-from ._matrices import A_outer, A_product, A_pulled, Matrices, P_outer, P_product
+from ._matrices import A_outer, A_product, A_pulled, P_outer, P_product
 from ._pattern import ConePattern
 from ._policy import ruled
-from ._system import Steps, System
+from ._programs import AnySystem, matrices_of
+from ._system import Steps
 
 
 def solve_followed(
@@ -145,10 +146,10 @@ def _solve(
     P, A = (part if len(part) == 1 else part[index] for part in (P, A))
     here, unit = v[index], gamma[index]
     at = Spectra.of(cones, here).faces()
-    matrices = Matrices.of(setting.pattern, P, A)
+    matrices = matrices_of(setting.pattern, P, A)
 
-    def system(weak_active: bool, shift: float) -> System:
-        return System.of(matrices, at, unit, weak_active, shift)
+    def system(weak_active: bool, shift: float) -> AnySystem:
+        return matrices.system(at, unit, weak_active, shift)
 
     steps = ruled(setting.rule, system, top[index], bottom[index])
     a, e = steps.a, steps.e
@@ -161,7 +162,7 @@ def _solve(
     return torch.zeros_like(top).index_copy(0, index, a), torch.zeros_like(bottom).index_copy(0, index, e)
 
 
-def _opened(system: System, steps: Steps) -> tuple[Tensor, Tensor]:
+def _opened(system: AnySystem, steps: Steps) -> tuple[Tensor, Tensor]:
     """Return the steps with NaN for what the system leaves open."""
     open_ = system.undetermined
     assert open_ is not None

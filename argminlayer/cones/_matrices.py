@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._faces import Faces
 from ._pattern import ConePattern
+from ._system import System
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,10 @@ class Matrices:
     def A_pulled(self, z: Tensor) -> Tensor:
         """Return A'z for z (batch, m)."""
         return (z[:, None, :] @ self.A)[:, 0]
+
+    def system(self, faces: Faces, gamma: Tensor, weak_active: bool, shift: float = 0.0) -> System:
+        """Return the factorised KKT systems; see :class:`System`."""
+        return System.of(self.P, self.A, faces, gamma, weak_active, shift)
 
 
 def A_product(pattern: ConePattern, A: Tensor, x: Tensor) -> Tensor:

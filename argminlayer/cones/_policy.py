@@ -7,10 +7,11 @@ from torch import Tensor
 
 from .._backward import KKT
 from .._proximal import Proximal
-from ._system import Steps, System
+from ._programs import AnySystem
+from ._system import Steps
 
 
-def ruled(rule: KKT, system: Callable[[bool, float], System], top: Tensor, bottom: Tensor) -> Steps:
+def ruled(rule: KKT, system: Callable[[bool, float], AnySystem], top: Tensor, bottom: Tensor) -> Steps:
     """Solve the systems that a rule asks for."""
     weak_active = rule.degenerate != "inactive"
     first = system(weak_active, 0.0)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ._certificate import Measured, Programs, measure
-from ._system import System
+from ._programs import AnySystem
 
 TIGHT = 1e-12
 """A point whose residual is below this is not refined."""
@@ -40,7 +40,7 @@ def refine(programs: Programs, point: Measured) -> Measured:
 
 def _descended(programs: Programs, point: Measured) -> Measured:
     """Take steps with one factorisation while they gain enough."""
-    system = System.of(programs.matrices, point.faces(programs.cones), point.gamma, weak_active=True)
+    system = programs.matrices.system(point.faces(programs.cones), point.gamma, weak_active=True)
     for _ in range(CHORDS):
         before, point = point.worst, _stepped(programs, point, system)
         if bool((point.worst <= TIGHT).all()) or not bool((point.worst <= GAIN * before).any()):
@@ -48,7 +48,7 @@ def _descended(programs: Programs, point: Measured) -> Measured:
     return point
 
 
-def _stepped(programs: Programs, point: Measured, system: System) -> Measured:
+def _stepped(programs: Programs, point: Measured, system: AnySystem) -> Measured:
     """Take a Newton step, or a part of it, where that reduces the residual."""
     dx, dv = _newton(programs, point, system)
     best = point
@@ -60,7 +60,7 @@ def _stepped(programs: Programs, point: Measured, system: System) -> Measured:
     return best
 
 
-def _newton(programs: Programs, point: Measured, system: System) -> tuple[Tensor, Tensor]:
+def _newton(programs: Programs, point: Measured, system: AnySystem) -> tuple[Tensor, Tensor]:
     """Return the Newton step in x and in v."""
     steps = system.solve(-point.slope[..., None], -point.gap[..., None])
     dx, dz = steps.a[..., 0], steps.e[..., 0]

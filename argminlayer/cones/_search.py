@@ -18,8 +18,8 @@ from .._solver import AbstractSolver
 from ._certificate import Measured, Programs, largest, measure, units
 from ._form import ConeForm
 from ._infeasible import proves_infeasible, proves_unbounded
-from ._matrices import Matrices
 from ._pattern import Array
+from ._programs import matrices_of
 from ._refine import refine
 from ._solver import AbstractConeSolver, ConeAnswer
 
@@ -53,7 +53,7 @@ class ConeFound:
 def programs_of(form: ConeForm) -> Programs:
     """Return the numbers of a form as tensors."""
     P, q, A, b = (torch.from_numpy(part) for part in (form.P, form.q, form.A, form.b))
-    return Programs.of(form.pattern.cones, Matrices.of(form.pattern, P, A), q, b)
+    return Programs.of(form.pattern.cones, matrices_of(form.pattern, P, A), q, b)
 
 
 def cone_family(solver: str | AbstractSolver | None) -> tuple[AbstractConeSolver, ...]:

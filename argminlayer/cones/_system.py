@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ._faces import Faces
 from ._factor import Factor
-from ._matrices import Matrices
 
 AT_ONCE = 2**23
 """Numbers in the matrices of the instances that are factorised at once."""
@@ -65,28 +64,31 @@ class System:
     size: int
 
     @classmethod
-    def of(cls, matrices: Matrices, faces: Faces, gamma: Tensor, weak_active: bool, shift: float = 0.0) -> "System":
+    def of(
+        cls, P: Tensor | None, A: Tensor, faces: Faces, gamma: Tensor, weak_active: bool, shift: float = 0.0
+    ) -> "System":
         """Assemble and factorise.
 
         Args:
-            matrices: P and A.
+            P: (1 or batch, n, n), None for zero.
+            A: (1 or batch, m, n).
             faces: the derivative of the projection at ``s - gamma z``.
             gamma: (batch,).
             weak_active: whether rows that are weakly active hold.
             shift: what is added to the diagonal of P.
         """
         batch, m = faces.kept.shape
-        n = matrices.A.shape[-1]
-        kept, lost = _decided(faces, weak_active)
+        n = A.shape[-1]
+        kept, lost = decided(faces, weak_active)
         slant = lost.sqrt()
         holds = lost > 0
         k = int(holds.sum(1).max()) if holds.numel() else 0
         place = torch.argsort(holds.to(torch.int8), dim=1, descending=True, stable=True)[:, :k]
         used = holds.gather(1, place)
-        rows = faces.rotate(matrices.A).expand(batch, m, n).gather(1, place[..., None].expand(batch, k, n))
+        rows = faces.rotate(A).expand(batch, m, n).gather(1, place[..., None].expand(batch, k, n))
         rows = rows * (slant.gather(1, place) * used)[..., None]
         diagonal = torch.where(used, kept.gather(1, place), 1.0)
-        P = None if matrices.P is None else matrices.P * gamma[:, None, None]
+        P = None if P is None else P * gamma[:, None, None]
         if shift:
             added = shift * gamma[:, None, None] * torch.eye(n, dtype=rows.dtype)
             P = added if P is None else P + added
@@ -127,7 +129,7 @@ class System:
         if not self.factor.kernel.shape[-1]:
             return None
         a, f = (self.factor.kernel * self.scale[..., None]).split([self.size, self.place.shape[1]], 1)
-        return _touched(a), _touched(self._multipliers(f))
+        return touched(a), touched(self._multipliers(f))
 
     @property
     def freedom(self) -> Tensor:
@@ -144,7 +146,8 @@ class System:
         return (self.factor.kernel != 0).any(1).sum(-1) - self.freedom
 
 
-def _decided(faces: Faces, weak_active: bool) -> tuple[Tensor, Tensor]:
+def decided(faces: Faces, weak_active: bool) -> tuple[Tensor, Tensor]:
+    """Return d and 1 - d, with weakly active rows taken for active or not, (batch, m) each."""
     if weak_active:
         return faces.kept, torch.where(faces.weak, 1.0, faces.lost)
     return torch.where(faces.weak, 1.0, faces.kept), faces.lost
@@ -162,6 +165,7 @@ def _scales(P: Tensor | None, rows: Tensor, diagonal: Tensor) -> tuple[Tensor, T
     return common, torch.where(size > 0, 1.0 / torch.where(size > 0, size, 1.0), 1.0)
 
 
-def _touched(vectors: Tensor) -> Tensor:
+def touched(vectors: Tensor) -> Tensor:
+    """Return which entries of vectors (batch, ., d) are not zero in some of them."""
     size = vectors.abs().amax(1, keepdim=True)
     return (vectors.abs() > TOUCHED * torch.where(size > 0, size, 1.0)).any(-1)

@@ -1,0 +1,29 @@
+"""Matrices as dense tensors or by their entries, whichever suits the size of a program."""
+
+from torch import Tensor
+
+from ._matrices import Matrices
+from ._pattern import ConePattern
+from ._sparse import SparseMatrices, SparseSystem
+from ._system import System
+
+LARGE = 250
+"""Up to so many variables and rows together matrices are dense."""
+FILLED = 0.1
+"""From this part of entries on they are dense whatever their size."""
+
+AnyMatrices = Matrices | SparseMatrices
+AnySystem = System | SparseSystem
+
+
+def matrices_of(pattern: ConePattern, P: Tensor, A: Tensor) -> AnyMatrices:
+    """Return the matrices of values P and A, (1 or batch, entries) each."""
+    return SparseMatrices(pattern, P, A) if _is_sparse(pattern) else Matrices.of(pattern, P, A)
+
+
+def _is_sparse(pattern: ConePattern) -> bool:
+    n, m = pattern.size, pattern.cones.rows
+    blocks = sum(side * (side + 1) // 2 * n for side in pattern.cones.semidefinite)
+    blocks += sum(size * min(n, size) for size in pattern.cones.second_order)
+    entries = 2 * (len(pattern.P_rows) + len(pattern.A_rows) + blocks)
+    return n + m > LARGE and entries < FILLED * (n + m) ** 2

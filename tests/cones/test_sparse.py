@@ -1,0 +1,102 @@
+"""Large sparse cone programs: one sparse factorisation each, with the same answers and gradients as dense ones."""
+
+import numpy as np
+import pytest
+import torch
+from cone_programs import CURVED, RawClarabel, isolated
+
+import argminlayer as al
+from argminlayer.cones import _programs
+from argminlayer.cones._sparse import SparseMatrices
+
+FINE = RawClarabel(tol=1e-10)
+
+
+@pytest.fixture
+def always_sparse(monkeypatch):
+    """Keep matrices of any size by their entries."""
+    monkeypatch.setattr(_programs, "LARGE", -1)
+    monkeypatch.setattr(_programs, "FILLED", 1e9)
+
+
+def gradients(known):
+    data = [t.clone().requires_grad_() for t in known.data]
+    x, z = al.argmin(known.problem, *data, solver=FINE)
+    loss = x.square().sum() + z.cos().sum()
+    first = torch.autograd.grad(loss, data, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), data)
+    return (x, z, *first, *second)
+
+
+@pytest.mark.parametrize(("cones", "n"), CURVED.values(), ids=CURVED)
+def test_sparse_and_dense_systems_agree(cones, n, monkeypatch):
+    known = isolated(cones, n)
+    dense = gradients(known)
+    monkeypatch.setattr(_programs, "LARGE", -1)
+    monkeypatch.setattr(_programs, "FILLED", 1e9)
+    for one, other in zip(dense, gradients(known), strict=True):
+        assert torch.allclose(one, other, atol=1e-8 * (1.0 + float(one.detach().abs().max())))
+
+
+@pytest.mark.usefixtures("always_sparse")
+def test_a_sparse_solution_that_is_not_isolated_has_the_derivative_that_is_determined():
+    pattern = al.ConePattern(2, al.Cones(0, 4), [], [], [0, 1, 2, 3], [0, 1, 0, 1])
+
+    def data(b):
+        q = torch.tensor([1.0, 0.0], dtype=torch.float64)
+        return torch.zeros(0, dtype=torch.float64), q, torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64), b
+
+    problem = al.ConeProgram("(4)->(2)", pattern, data)
+    b = torch.ones(4, dtype=torch.float64).requires_grad_()
+    value = al.argmin(problem, b, solver=FINE)
+    (gradient,) = torch.autograd.grad(value[0], b, retain_graph=True)
+    assert torch.allclose(gradient, torch.tensor([0.0, 0.0, -1.0, 0.0]).double(), atol=1e-9)
+    with pytest.raises(al.NotDifferentiable):
+        torch.autograd.grad(value[1], b)
+    tangent = torch.func.jvp(lambda b: al.argmin(problem, b, solver=FINE), (b.detach(),), (torch.ones_like(b),))[1]
+    assert tangent[0].item() == pytest.approx(-1.0)
+    solution = al.solve(problem, b, solver=FINE)
+    assert solution.certificate.freedom == 1
+    assert solution.certificate.redundant == 0
+
+
+def test_projections_of_long_vectors_onto_the_norm_ball_and_the_simplex():
+    """``min 1/2 |x - y|^2 s.t. |x| <= 1`` and ``x >= 0, 1'x = 1`` for vectors of 500."""
+    n, batch = 500, 3
+    y = torch.randn(batch, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    diagonal = np.arange(n)
+    one = torch.ones(n, dtype=torch.float64)
+
+    def ball(y):
+        b = torch.cat([one[:1], torch.zeros(n, dtype=torch.float64)])
+        return one, -y, -one, b
+
+    def simplex(y):
+        b = torch.cat([one[:1], torch.zeros(n, dtype=torch.float64)])
+        return one, -y, torch.cat([one, -one]), b
+
+    rows = al.ConePattern(n, al.Cones(0, 0, (n + 1,)), diagonal, diagonal, 1 + diagonal, diagonal)
+    sums = al.ConePattern(
+        n, al.Cones(1, n), diagonal, diagonal, np.r_[0 * diagonal, 1 + diagonal], np.r_[diagonal, diagonal]
+    )
+    y.requires_grad_()
+    for data, pattern, expected in (
+        (ball, rows, y / torch.linalg.vector_norm(y, dim=-1, keepdim=True)),
+        (simplex, sums, sorted_simplex(y)),
+    ):
+        problem = al.ConeProgram(f"({n})->({n})", pattern, data)
+        assert isinstance(_programs.matrices_of(pattern, one[None], one[None]), SparseMatrices) == (data is simplex)
+        value = al.argmin(problem, y, solver=FINE)
+        assert torch.allclose(value, expected, atol=1e-10)
+        weight = torch.cos(torch.arange(batch * n, dtype=y.dtype)).reshape(batch, n)
+        got, want = (torch.autograd.grad((v * weight).sum(), y, retain_graph=True)[0] for v in (value, expected))
+        assert torch.allclose(got, want, atol=1e-9)
+
+
+def sorted_simplex(y):
+    """Return the projection onto the simplex by sorting."""
+    ordered = torch.sort(y, dim=-1, descending=True).values
+    count = torch.arange(1, y.shape[-1] + 1, dtype=y.dtype)
+    level = (ordered.cumsum(-1) - 1.0) / count
+    last = (ordered > level).sum(-1, keepdim=True) - 1
+    return (y - level.gather(-1, last)).clamp_min(0.0)
