@@ -235,7 +235,7 @@ class Welsch(AbstractPenalty):
     @staticmethod
     def _near(t: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``t`` cut where the exponential all but vanishes: underflow is slow, and infinity may meet zero."""
-        limit = math.sqrt(-1.95 * math.log(torch.finfo(t.dtype).tiny))
+        limit = math.sqrt(-math.log(torch.finfo(t.dtype).tiny))
         return torch.clamp(t, -limit, limit, out=out)
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 BLOCK = 1 << 18
 """Points worked on at a time on a CPU: a few rows with their temporaries fit into the cache of a core."""
+SMALL = 1 << 16
+"""Points that are not worked on in parts to save memory."""
 BLOCK_ON_GPU = 1 << 26
 """Points worked on at a time on any other device: enough to fill it, few enough for its memory."""
 
@@ -62,10 +64,11 @@ class Rows:
         """Return ``u`` (rows,) within the range of the points, out of which only rounding leads."""
         return u.clamp(self.x.amin(-1), self.x.amax(-1))
 
-    def blocks(self) -> Iterator[tuple[slice, "Rows"]]:
-        """Yield the rows in blocks, each with where it is."""
+    def blocks(self, parts: int = 1) -> Iterator[tuple[slice, "Rows"]]:
+        """Yield the rows in blocks, each with where it is; in so many parts at least, unless they would be small."""
         count, each = len(self.x), self.x.shape[1:].numel()
-        size = max(1, (BLOCK if self.x.device.type == "cpu" else BLOCK_ON_GPU) // each)
+        most = BLOCK if self.x.device.type == "cpu" else BLOCK_ON_GPU
+        size = max(1, min(most, max(SMALL, count * each // parts)) // each)
         for first in range(0, count, size):
             where = slice(first, min(first + size, count))
             yield where, self[where]

@@ -11,6 +11,7 @@ from ._convex import pool_convex
 from ._kernels import Kernels, shape_of
 from ._modes import pool_modes
 from ._penalties import AbstractPenalty, Barron, Huber, Quadratic, TruncatedQuadratic, weighted
+from ._problem import CONVEX
 from ._rows import Rows
 from ._truncated import pool_truncated
 
@@ -26,7 +27,8 @@ def minimise(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = Non
     The gap is that of :func:`pool_modes`, zero for penalties that are solved exactly.
     """
     solver = _solver(penalty, kernels)
-    parts = [solver(block) for _, block in rows.blocks()]
+    # what sorts holds ten times the points that it works on
+    parts = [solver(block) for _, block in rows.blocks(parts=1 if penalty.name in CONVEX else 8)]
     if len(parts) == 1:
         return parts[0]
     if not parts:
@@ -88,7 +90,7 @@ def derivative(
     full = [torch.empty_like(rows.x) if want else None for want in wanted[:2]]
     single = [torch.empty_like(rows.alpha) if want else None for want in wanted[2:]]
     grads = [*full, *single]
-    for where, block in rows.blocks():
+    for where, block in rows.blocks(parts=4):
         into = [None if grad is None else grad[where] for grad in grads]
         given = penalty, block, u[where], cotangent[where], into
         if kernels is None or wanted[3] or not _by_kernel(*given, kernels):
