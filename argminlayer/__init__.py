@@ -20,6 +20,7 @@ from ._errors import (
     SolverError,
 )
 from ._experiment import AbstractExperiment, Progress, Result, SilentProgress, Table
+from ._explain import Explanation, explain
 from ._ignore import IgnoreConstraints
 from ._layer import ArgminLayer, set_solver
 from ._problem import Problem, Structure, fixed_point, least_squares
@@ -29,11 +30,21 @@ from ._qp_form import QuadraticForm
 from ._qp_solver import AbstractQuadraticSolver, QuadraticAnswer
 from ._qp_sparse_program import SparseAnswer, SparseProgram
 from ._quadratic import QuadraticProgram
-from ._select import Choice, Explanation, Verdict, explain, use_solver
+from ._select import Choice, Verdict, use_solver
 from ._smoothing import Smoothing
 from ._solution import Certificate, Multipliers, PointKind, Solution, Status
 from ._solver import AbstractSolver, Availability, Candidate, Capabilities, Point, solve_each, stack_points
-from .cones import AbstractConeSolver, ConeAnswer, ConeForm, ConePattern, ConeProgram, Cones, ConeSolution, Restatement
+from .cones import (
+    AbstractConeSolver,
+    ConeAnswer,
+    ConeForm,
+    ConePattern,
+    ConeProgram,
+    Cones,
+    ConeSolution,
+    Restatement,
+    cone_program,
+)
 from .hookspecs import hookimpl
 
 __all__ = [
@@ -97,6 +108,7 @@ __all__ = [
     "certify",
     "check",
     "compare_backward",
+    "cone_program",
     "explain",
     "fixed_point",
     "hookimpl",

@@ -29,6 +29,7 @@ SECTIONS = {
         "SparseAnswer",
     ),
     "Cone programs": (
+        "cone_program",
         "ConeProgram",
         "Cones",
         "ConePattern",

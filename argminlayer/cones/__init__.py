@@ -1,6 +1,8 @@
 """Cone programs: their types, the cones' projections and faces, and the engine that certifies and differentiates."""
 
+from ._build import cone_program
 from ._call import ConeSolution, argmin_cones, solve_cones
+from ._explain import explain_cones
 from ._form import ConeForm
 from ._pattern import ConePattern, Cones
 from ._program import CONE_PROGRAM, ConeProgram
@@ -18,6 +20,8 @@ __all__ = [
     "Cones",
     "Restatement",
     "argmin_cones",
+    "cone_program",
+    "explain_cones",
     "restate",
     "solve_cones",
     "solve_restated",

@@ -21,7 +21,7 @@ from ._form import ConeForm
 from ._matrices import A_product, P_product
 from ._pattern import Array
 from ._program import ConeProgram
-from ._quadratic import solve_quadratic
+from ._quadratic import quadratic_chain, solve_quadratic
 from ._search import ConeFound, choose_cones, cone_family, search_cones
 from ._solver import AbstractConeSolver, ConeAnswer
 
@@ -143,6 +143,14 @@ def argmin_cones(
     return _solved(bound, solver, start, backward, options, throw)[0] if value is None else value
 
 
+def serving(bound: BoundCones, solver: str | AbstractSolver | None) -> tuple[AbstractSolver, ...]:
+    """Return the solvers of quadratic programs that :func:`argmin_cones` would use, none where it would not."""
+    problem = bound.problem
+    if not problem.pattern.cones.is_linear or problem.multipliers or not bound.shape.numel():
+        return ()
+    return quadratic_chain(problem.pattern, bound.data, bound.shape, solver)
+
+
 def _quadratic(
     bound: BoundCones, solver: str | AbstractSolver | None, options: Mapping[str, Any] | None, throw: bool
 ) -> Variables | None:
@@ -153,10 +161,7 @@ def _quadratic(
     try:
         x = solve_quadratic(problem.pattern, bound.data, bound.shape, solver, options, throw)
     except (ProblemError, SolveFailed):
-        # solvers of cone programs say it in terms of the program itself
-        if cone_family(solver):
-            return None
-        raise
+        return None  # solvers of cone programs say it in terms of the program itself
     return None if x is None else bound.recovered(x, x.new_zeros(1, 1).expand(batch, problem.pattern.cones.rows))
 
 

@@ -1,6 +1,5 @@
 """The matrices P and A of a batch as dense tensors, and what is computed from their entries alone."""
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,28 +8,6 @@ from torch import Tensor
 from ._faces import Faces
 from ._pattern import ConePattern
 from ._system import System
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where the entries of P and A are, as tensors."""
-
-    P_rows: Tensor
-    P_columns: Tensor
-    A_rows: Tensor
-    A_columns: Tensor
-    off: Tensor
-
-    @classmethod
-    def of(cls, pattern: ConePattern) -> "Places":
-        """Return the places of a pattern, made once."""
-        return _places(pattern)
-
-
-@functools.lru_cache(maxsize=256)
-def _places(pattern: ConePattern) -> Places:
-    rows, columns = torch.from_numpy(pattern.P_rows), torch.from_numpy(pattern.P_columns)
-    return Places(rows, columns, torch.from_numpy(pattern.A_rows), torch.from_numpy(pattern.A_columns), rows != columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +25,7 @@ class Matrices:
     @classmethod
     def of(cls, pattern: ConePattern, P: Tensor, A: Tensor) -> "Matrices":
         """Spread values P (1 or batch, entries) and A likewise over dense matrices."""
-        n, m, at = pattern.size, pattern.cones.rows, _places(pattern)
+        n, m, at = pattern.size, pattern.cones.rows, pattern.places
         spread = A.new_zeros(len(A), m * n).index_add_(1, at.A_rows * n + at.A_columns, A).reshape(len(A), m, n)
         if not len(at.P_rows):
             return cls(None, spread)
@@ -92,21 +69,21 @@ class Matrices:
 
 def A_product(pattern: ConePattern, A: Tensor, x: Tensor) -> Tensor:
     """Return A x (batch, m) from values A (1 or batch, entries) and x (batch, n); differentiable in both."""
-    at = _places(pattern)
+    at = pattern.places
     out = x.new_zeros(x.shape[0], pattern.cones.rows)
     return out.index_add(1, at.A_rows, A * x[:, at.A_columns])
 
 
 def A_pulled(pattern: ConePattern, A: Tensor, z: Tensor) -> Tensor:
     """Return A'z (batch, n) from values A (1 or batch, entries) and z (batch, m); differentiable in both."""
-    at = _places(pattern)
+    at = pattern.places
     out = z.new_zeros(z.shape[0], pattern.size)
     return out.index_add(1, at.A_columns, A * z[:, at.A_rows])
 
 
 def P_product(pattern: ConePattern, P: Tensor, x: Tensor) -> Tensor:
     """Return P x (batch, n) from values P (1 or batch, entries) of its upper triangle; differentiable in both."""
-    at = _places(pattern)
+    at = pattern.places
     out = x.new_zeros(x.shape[0], pattern.size)
     out = out.index_add(1, at.P_rows, P * x[:, at.P_columns])
     return out.index_add(1, at.P_columns[at.off], P[:, at.off] * x[:, at.P_rows[at.off]])
@@ -114,12 +91,12 @@ def P_product(pattern: ConePattern, P: Tensor, x: Tensor) -> Tensor:
 
 def P_outer(pattern: ConePattern, a: Tensor, x: Tensor) -> Tensor:
     """Return the entries (batch, entries of P) of ``a x' + x a'``, those on the diagonal halved."""
-    at = _places(pattern)
+    at = pattern.places
     product = a[:, at.P_rows] * x[:, at.P_columns]
     return product + torch.where(at.off, a[:, at.P_columns] * x[:, at.P_rows], 0.0)
 
 
 def A_outer(pattern: ConePattern, z: Tensor, a: Tensor) -> Tensor:
     """Return the entries (batch, entries of A) of ``z a'``."""
-    at = _places(pattern)
+    at = pattern.places
     return z[:, at.A_rows] * a[:, at.A_columns]

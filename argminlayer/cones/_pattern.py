@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .._errors import ProblemError
 
@@ -113,6 +115,16 @@ class Columnwise:
         return ordered if self.first is None else np.add.reduceat(ordered, self.first, -1)
 
 
+class Places(NamedTuple):
+    """Where the entries of P and A are, as tensors; ``off`` says which entries of P are off the diagonal."""
+
+    P_rows: Tensor
+    P_columns: Tensor
+    A_rows: Tensor
+    A_columns: Tensor
+    off: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class ConePattern:
     """Sizes, cones and places of the entries of ``min 1/2 x'Px + q'x  s.t.  A x + s = b, s in K``.
@@ -154,6 +166,14 @@ class ConePattern:
                 raise ProblemError(f"{name} is ({height}, {n}), but some of its entries lie outside")
         if (self.P_rows > self.P_columns).any():
             raise ProblemError("P has entries below its diagonal; give those of the upper triangle only")
+
+    @cached_property
+    def places(self) -> Places:
+        """The places of the entries as tensors."""
+        P_rows, P_columns, A_rows, A_columns = map(
+            torch.from_numpy, (self.P_rows, self.P_columns, self.A_rows, self.A_columns)
+        )
+        return Places(P_rows, P_columns, A_rows, A_columns, P_rows != P_columns)
 
     @cached_property
     def P_columnwise(self) -> Columnwise:

@@ -5,7 +5,7 @@ defines, and nothing else constrains, are eliminated; rows with one entry become
 parameters like any other, so that derivatives pass through them.
 """
 
-import functools
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._qp_form import factorised
+from .._qp_form import factorised, quadratic_form
 from .._qp_layer import solve_blocks
+from .._qp_search import choose_quadratic, quadratic_family
 from .._select import AUTO, requested
 from .._solver import AbstractSolver
 from ._pattern import Array, ConePattern
@@ -26,6 +27,7 @@ PIVOT = 1e-3
 """A variable is eliminated where its coefficient is larger than this, over the largest of its row."""
 
 Blocks = dict[str, Tensor]
+Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +101,14 @@ class Plan:
     @classmethod
     def of(cls, pattern: ConePattern) -> "Plan":
         """Return the plan for a pattern, made once."""
-        return _plan(pattern)
+        if pattern not in _PLANS:
+            _PLANS[pattern] = _plan(pattern)
+        return _PLANS[pattern]
 
 
-@functools.lru_cache(maxsize=64)
+_PLANS: "weakref.WeakKeyDictionary[ConePattern, Plan]" = weakref.WeakKeyDictionary()
+
+
 def _plan(pattern: ConePattern) -> Plan:
     n, zero, m = pattern.size, pattern.cones.zero, pattern.cones.rows
     rows, columns = pattern.A_rows, pattern.A_columns
@@ -162,7 +168,7 @@ class Reduced:
 
 def solve_quadratic(
     pattern: ConePattern,
-    data: tuple[Tensor, Tensor, Tensor, Tensor],
+    data: Data,
     shape: torch.Size,
     solver: str | AbstractSolver | None,
     options: Mapping[str, Any] | None,
@@ -178,8 +184,8 @@ def solve_quadratic(
         options: fields of the solver to replace.
         throw: raise when an instance fails; otherwise it is NaN.
     """
-    found = reduced(pattern, *data)
-    if found is None or (requested(solver) == AUTO and not _is_definite(found.blocks)):
+    found = _stated(pattern, data, solver)
+    if found is None:
         return None
     # what is shared has no leading dimensions, so that failures are named by the index in the batch
     blocks = {k: t[0] if len(t) == 1 else t.reshape(shape + t.shape[1:]) for k, t in found.blocks.items()}
@@ -187,6 +193,23 @@ def solve_quadratic(
     if u is None:
         return None
     return found.recovered(u.reshape(-1, u.shape[-1])).expand(shape.numel(), pattern.size)
+
+
+def quadratic_chain(
+    pattern: ConePattern, data: Data, shape: torch.Size, solver: str | AbstractSolver | None
+) -> tuple[AbstractSolver, ...]:
+    """Return the solvers that :func:`solve_quadratic` would use, none where it does not serve."""
+    family, found = quadratic_family(solver), _stated(pattern, data, solver)
+    if not family or found is None:
+        return ()
+    blocks = {name: block.detach().contiguous() for name, block in found.blocks.items()}
+    return choose_quadratic(quadratic_form(blocks, torch.Size([shape.numel()])), family, None)
+
+
+def _stated(pattern: ConePattern, data: Data, solver: str | AbstractSolver | None) -> "Reduced | None":
+    """Return the quadratic program of data, None where automatic choice leaves it to solvers of cone programs."""
+    found = reduced(pattern, *data)
+    return None if found is None or (requested(solver) == AUTO and not _is_definite(found.blocks)) else found
 
 
 def _is_definite(blocks: Blocks) -> bool:

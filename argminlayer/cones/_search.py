@@ -11,6 +11,7 @@ import torch
 
 from .. import _registry
 from .._errors import SolverError
+from .._qp_solver import AbstractQuadraticSolver
 from .._registry import Registry
 from .._select import AUTO, FALLBACKS, called, requested, with_options
 from .._solution import Status
@@ -18,6 +19,7 @@ from .._solver import AbstractSolver
 from ._certificate import Measured, Programs, largest, measure, units
 from ._form import ConeForm
 from ._infeasible import proves_infeasible, proves_unbounded
+from ._linear import LinearCones
 from ._pattern import Array
 from ._programs import matrices_of
 from ._refine import refine
@@ -60,21 +62,24 @@ def cone_family(solver: str | AbstractSolver | None) -> tuple[AbstractConeSolver
     """Return the solvers of cone programs that a request stands for, none when it stands for others."""
     request = requested(solver)
     if isinstance(request, AbstractSolver):
-        return (request,) if isinstance(request, AbstractConeSolver) else ()
+        return _as_cone_solver(request)
     registry = _registry.load()
     found = called(request, registry.solvers)
-    return _family(registry, request) if found is None else (found,) if isinstance(found, AbstractConeSolver) else ()
+    return _family(registry, request) if found is None else _as_cone_solver(found)
+
+
+def _as_cone_solver(solver: AbstractSolver) -> tuple[AbstractConeSolver, ...]:
+    if isinstance(solver, AbstractQuadraticSolver):
+        return (LinearCones(solver),)
+    return (solver,) if isinstance(solver, AbstractConeSolver) else ()
 
 
 @functools.lru_cache(maxsize=256)
 def _family(registry: Registry, request: str) -> tuple[AbstractConeSolver, ...]:
-    return tuple(
-        solver
-        for name, solver in registry.solvers.items()
-        if request in (AUTO, name, name.partition(".")[0])
-        and isinstance(solver, AbstractConeSolver)
-        and (request == name or solver.available())
-    )
+    named = [s for name, s in registry.solvers.items() if request in (AUTO, name.partition(".")[0]) and s.available()]
+    made = tuple(solver for solver in named if isinstance(solver, AbstractConeSolver))
+    # automatic choice prefers what is made for cones
+    return made or tuple(solver for one in named for solver in _as_cone_solver(one))
 
 
 def choose_cones(
@@ -95,7 +100,12 @@ def choose_cones(
         )
     usable.sort(key=lambda solver: (-solver.suits(form), solver.name))
     if options:
-        return (with_options(usable[0], options),)
+        best = usable[0]
+        return (
+            LinearCones(with_options(best.solver, options))
+            if isinstance(best, LinearCones)
+            else with_options(best, options),
+        )
     return tuple(usable[: FALLBACKS + 1])
 
 

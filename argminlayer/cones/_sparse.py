@@ -52,7 +52,7 @@ class SparseMatrices:
     def lengths(self) -> Tensor:
         """Return the lengths of the rows of A, (1 or batch, m)."""
         squares = self.A.new_zeros(len(self.A), self.pattern.cones.rows)
-        return squares.index_add(1, torch.from_numpy(self.pattern.A_rows), self.A.square()).sqrt()
+        return squares.index_add(1, self.pattern.places.A_rows, self.A.square()).sqrt()
 
     def largest(self) -> Tensor:
         """Return the largest diagonal entry of P, (1 or batch,)."""
