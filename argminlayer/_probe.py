@@ -17,7 +17,7 @@ from ._problem import Problem, captured_message
 KINKED = re.compile(
     r"(Linalg)?(Vector)?(Abs|Sgn|Sign|Relu|LeakyRelu|Prelu|Elu|Threshold|Hardtanh|Hardshrink|Softshrink|Clamp|Max|Min|Amax"
     r"|Amin|Fmax|Fmin|Median|Nanmedian|Kthvalue|Sort|Topk|Cummax|Cummin|Aminmax|Norm|Dist|Cdist|Sqrt|Where|L1Loss"
-    r"|SmoothL1Loss|HuberLoss|HingeEmbedding|Frac|Fmod|Remainder|Floor|Ceil|Round|Trunc)",
+    r"|SmoothL1Loss|HuberLoss|HingeEmbedding|Frac|Fmod|Remainder|Floor|Ceil|Round|Trunc|Eigh|Svd)",
     re.IGNORECASE,
 )
 """Operations that may have a kink, as autograd names them."""

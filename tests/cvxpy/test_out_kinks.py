@@ -1,0 +1,158 @@
+"""Convex problems with kinks: solved, certified and differentiated as cone programs, exactly where the kink is."""
+
+import pytest
+import torch
+
+import argminlayer as al
+from argminlayer.testing import central_differences
+
+pytest.importorskip("clarabel", reason="needs the extra cvxpy")
+
+G = torch.Generator().manual_seed(0)
+A = torch.randn(6, 4, generator=G, dtype=torch.float64)
+B = torch.randn(6, generator=G, dtype=torch.float64)
+X = torch.randn(3, 4, generator=G, dtype=torch.float64)
+SOLVER = "cvxpy.clarabel"
+
+
+def soft(x, weight):
+    return x.sign() * (x.abs() - weight).clamp_min(0.0)
+
+
+shrink = al.Problem(lambda u, x, w: 0.5 * (u - x).square().sum() + w * u.abs().sum(), "(n),()->(n)")
+W = torch.tensor([0.1, 0.5, 5.0], dtype=torch.float64)
+
+
+def test_soft_thresholding_and_its_gradient_are_exact_where_entries_are_zero():
+    x, w = X.clone().requires_grad_(True), W.clone().requires_grad_(True)
+    solution = al.solve(shrink, x, w, solver=SOLVER)
+    torch.testing.assert_close(solution.value, soft(x, w[:, None]), rtol=0.0, atol=1e-10)
+    assert solution.certificate.error.max() < 1e-12
+    weights = torch.cos(torch.arange(12, dtype=torch.float64)).reshape(3, 4)
+    found = torch.autograd.grad((weights * solution.value).sum(), (x, w))
+    expected = torch.autograd.grad((weights * soft(x, w[:, None])).sum(), (x, w))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-10)
+
+
+def test_the_objective_has_its_own_derivative():
+    x, w = X.clone().requires_grad_(True), W.clone().requires_grad_(True)
+    solution = al.solve(shrink, x, w, solver=SOLVER)
+    u = soft(x, w[:, None])
+    value = 0.5 * (u - x).square().sum(1) + w * u.abs().sum(1)
+    torch.testing.assert_close(solution.objective, value, rtol=0.0, atol=1e-10)
+    found = torch.autograd.grad(solution.objective.sum(), (x, w))
+    torch.testing.assert_close(found, torch.autograd.grad(value.sum(), (x, w)), rtol=0.0, atol=1e-9)
+
+
+PROBLEMS = {
+    "lasso": al.Problem(lambda u, x: 0.5 * (A @ u - B).square().sum() + x[0].abs() * u.abs().sum(), "(n)->(n)"),
+    "minimax": al.Problem(lambda u, x: (A @ u - B).max() + 0.1 * (u - x).square().sum(), "(n)->(n)"),
+    "groups": al.Problem(lambda u, x: 0.5 * u[:2].norm() + u[2:].norm() + 0.5 * (u - x).square().sum(), "(n)->(n)"),
+    "hinge": al.Problem(
+        lambda u, x: torch.relu(1.0 - B.sign() * (A @ u)).sum() + 0.5 * (u - x).square().sum(), "(n)->(n)"
+    ),
+    "total variation": al.Problem(
+        lambda u, x: 0.5 * (u - x).square().sum() + 0.5 * u.diff().abs().sum(), "(n)->(n)", lower=-1.0
+    ),
+    "ball of sums": al.Problem(
+        lambda u, x: (u - x).square().sum(), "(n)->(n)", inequality=lambda u, x: u.abs().sum() - 1.0
+    ),
+    "largest entries": al.Problem(lambda u, x: u.topk(2).values.sum() + (u - x).square().sum(), "(n)->(n)"),
+    "spectral norm": al.Problem(
+        lambda u, x: 2.0 * torch.linalg.svdvals(u.reshape(2, 2))[0] + (u - x).square().sum(), "(n)->(n)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_gradients_at_kinks_are_those_of_central_differences(name):
+    problem = PROBLEMS[name]
+    weights = torch.cos(1.0 + torch.arange(12, dtype=torch.float64)).reshape(3, 4)
+
+    def value(x):
+        return (weights * al.argmin(problem, x, solver=SOLVER)).sum()
+
+    x = X.clone().requires_grad_(True)
+    (found,) = torch.autograd.grad(value(x), x)
+    (expected,) = central_differences(value, X)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_automatic_choice_solves_them():
+    solution = al.solve(PROBLEMS["lasso"], X)
+    assert solution.solver == SOLVER
+    assert bool(solution.ok.all())
+
+
+def test_multipliers_are_those_of_the_problem():
+    free = al.Problem(
+        lambda u, x: 0.5 * (u - x).square().sum(),
+        "(n)->(n)",
+        equality=lambda u, x: u[0] - 0.1,
+        inequality=lambda u, x: u[1] + u[2] - 0.1,
+        lower=-0.3,
+        upper=0.3,
+    )
+    kinked = al.Problem(
+        lambda u, x: 0.5 * (u - x).square().sum() + 0.0 * u.abs().sum(),
+        "(n)->(n)",
+        equality=free.equality,
+        inequality=free.inequality,
+        lower=-0.3,
+        upper=0.3,
+    )
+    found, expected = (al.solve(problem, X, solver=SOLVER) for problem in (kinked, free))
+    assert found.certificate.error.max() < 1e-9
+    for name in ("equality", "inequality", "lower", "upper"):
+        pair = (getattr(solution.multipliers, name) for solution in (found, expected))
+        torch.testing.assert_close(*pair, rtol=0.0, atol=1e-8)
+
+
+def test_single_precision_batches_of_any_shape_and_several_variables():
+    problem = al.Problem(lambda u, x: (u[0] - x).square().sum() + u[1].abs() + (u[1] - u[0].sum()).abs(), "(n)->(n),()")
+    x = X[:, None].float().requires_grad_(True)
+    first, second = al.argmin(problem, x, solver=SOLVER)
+    assert (first.shape, second.shape, first.dtype) == ((3, 1, 4), (3, 1), torch.float32)
+    first.sum().backward()
+    assert x.grad.dtype == torch.float32
+    assert bool(x.grad.isfinite().all())
+
+
+def test_second_derivatives():
+    problem = al.Problem(
+        lambda u, x: (x[0] ** 2 * u - x).square().sum() + 0.5 * u.abs().sum() + u.square().sum(), "(n)->(n)"
+    )
+    x = torch.tensor([1.0, 0.1, -2.0], dtype=torch.float64, requires_grad=True)
+
+    def value(x):
+        return al.argmin(problem, x, solver=SOLVER).square().sum()
+
+    (first,) = torch.autograd.grad(value(x), x, create_graph=True)
+    (found,) = torch.autograd.grad(first[0], x)
+
+    def slope(x):
+        with torch.enable_grad():
+            moving = x.clone().requires_grad_(True)
+            return torch.autograd.grad(value(moving), moving)[0][0]
+
+    (expected,) = central_differences(slope, x.detach())
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_infeasible_unbounded_and_concave_members_are_named_and_harm_no_other():
+    problem = al.Problem(
+        lambda u, c, w: c @ u + w * u.abs().sum(),
+        "(n),()->(n)",
+        inequality=lambda u, c, w: torch.stack([c[1] - u[1], -u[1] - 1.0]),
+    )
+    c = torch.tensor([[0.2, 0.0], [3.0, 0.0], [0.2, 0.5], [0.2, 0.0]], dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=torch.float64)
+    solution = al.solve(problem, c, w, solver=SOLVER, throw=False)
+    wanted = [al.Status.SOLVED, al.Status.UNBOUNDED, al.Status.SOLVED, al.Status.NOT_CONVEX]
+    assert solution.status.tolist() == wanted
+    torch.testing.assert_close(solution.value[[0, 2], 1], torch.tensor([0.0, 0.5], dtype=torch.float64))
+    assert bool(solution.value[[1, 3]].isnan().all())
+    solution.value[2].sum().backward()
+    torch.testing.assert_close(c.grad[2], torch.tensor([0.0, 1.0], dtype=torch.float64))
+    with pytest.raises(al.SolveFailed, match=r"2 of 4 problems; the first is at batch index \(1,\): UNBOUNDED"):
+        al.solve(problem, c, w, solver=SOLVER)
