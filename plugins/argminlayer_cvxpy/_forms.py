@@ -14,6 +14,12 @@ from ._quadratic import Form, Quadratic, eigenvalue_range, factor
 from ._translate_write import MIXED, NEGATIVE, POSITIVE, Expression, Writer, flat
 
 
+WIDEST = 3000
+"""Variables of a form whose eigenvalues are computed, at most."""
+LARGEST = 50_000_000
+"""Entries of a dense matrix that is formed on the way, at most."""
+
+
 def write_quadratic(writer: Writer, quadratic: Quadratic, objective: bool) -> tuple[Affine, Expression]:
     """Return an affine part and a convex or concave expression whose sum is the vector.
 
@@ -61,6 +67,9 @@ def _single(writer: Writer, quadratic: Quadratic, objective: bool) -> tuple[Affi
     """Return one quadratic as an affine part and a form; squares stay what they are where the rest is convex."""
     if not len(quadratic.targets):
         return Affine.of(writer.program.constant([0.0])), cp.Constant(np.zeros(1))
+    wide = len(np.union1d(quadratic.left.columns, quadratic.right.columns))
+    if wide > WIDEST or wide * len(quadratic.targets) > LARGEST:
+        raise al.algebra.Unsupported(f"makes a quadratic form of {wide} variables that is no sum of squares")
     for sign in (POSITIVE, NEGATIVE):
         kept = quadratic.squares & (sign * quadratic.weights.sample >= 0)
         if kept.any() and not kept.all():

@@ -15,6 +15,10 @@ from ._rules import RULES
 from ._terms import Term
 
 
+LARGEST = 2_000_000
+"""Products of variables that are looked at for a quadratic form, at most."""
+
+
 class ConvexBackend(al.algebra.Backend[Term]):
     """Vectors of terms; what is affine stays a sparse map, what is quadratic stays a sum of products."""
 
@@ -69,6 +73,8 @@ class ConvexBackend(al.algebra.Backend[Term]):
             return self.terms.map(a, targets, sources, right.take(np.tile(places, rows)), rows * columns)
         assert not isinstance(a, Tensor)
         assert not isinstance(b, Tensor)
+        if rows * columns * inner > LARGEST:
+            raise al.algebra.Unsupported(f"multiplies matrices of variables, {rows} x {inner} and {inner} x {columns}")
         i, j, k = (part.reshape(-1) for part in np.indices((rows, columns, inner)))
         products = self.terms.multiply(self.terms.take(a, i * inner + k), self.terms.take(b, k * columns + j))
         return self.terms.sum_rows(products, rows * columns, inner)

@@ -18,7 +18,7 @@ from ._numbers import Array, Index
 from ._read import read
 from ._translate_model import Model, Refusal, Variant, agreeing, build, data_of
 
-VARIANTS = 8
+VARIANTS = 32
 """Models of one recorded problem that are kept, for parameters of different signs."""
 
 
@@ -47,7 +47,7 @@ class _Variants:
                 first = left[:1]
                 alone = replace(algebra, values=algebra.values[first], instances=algebra.instances[first])
                 built = build(problem, alone, data[first[0]])
-                variant = _Solvable(built) if isinstance(built, Model) else built
+                variant = _solvable(built) if isinstance(built, Model) else built
                 mine = agreeing(built, data[left])
                 # an instance agrees with what was decided on it, unless it holds what is no number
                 mine[0] = True
@@ -109,6 +109,16 @@ class _Solvable:
             # of lower <= u, u <= upper, and lower = u, whose multiplier pushes the other way
             zeta = zeta.index_add(-1, torch.from_numpy(index), dual if sense > 0 else -dual)
         return z, torch.cat([none, *flat[:p]], -1), torch.cat([none, *flat[p : p + q]], -1), zeta
+
+
+def _solvable(model: Model) -> _Solvable | Refusal:
+    """Return a model with its cone program, or why it has none."""
+    solvable = _Solvable(model)
+    try:
+        assert solvable.cones is not None
+    except al.ArgminError as error:
+        return Refusal(str(error), model.decisions, model.program)
+    return solvable
 
 
 def _decided(variant: "_Solvable | Refusal") -> Variant:
