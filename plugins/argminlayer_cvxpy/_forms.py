@@ -13,7 +13,6 @@ from ._numbers import Numbers
 from ._quadratic import Form, Quadratic, eigenvalue_range, factor
 from ._translate_write import MIXED, NEGATIVE, POSITIVE, Expression, Writer, flat
 
-
 WIDEST = 3000
 """Variables of a form whose eigenvalues are computed, at most."""
 LARGEST = 50_000_000

@@ -14,7 +14,6 @@ from ._numbers import Index, Numbers
 from ._rules import RULES
 from ._terms import Term
 
-
 LARGEST = 2_000_000
 """Products of variables that are looked at for a quadratic form, at most."""
 
