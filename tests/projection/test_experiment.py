@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import os
-import socket
 import subprocess
 import sys
 
@@ -153,28 +151,25 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path):
     assert resumed["epochs"] == whole["epochs"]
 
 
-def test_two_processes_train_one_model(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    code = (
-        "import json, sys; import argminlayer as al; from argminlayer_projection import ImageClassification;"
-        "r = ImageClassification(data='generated', images=60, models=('none',), width=1, size=8, epochs=1, batch=24)"
-        ".run(al.SilentProgress()); print(json.dumps(r.records['models']['none']['log_loss']))"
+def test_two_processes_train_one_model_on_half_of_the_images_each(tmp_path):
+    settings = dataclasses.replace(TINY, models=("none", "l2-ball"), images=60, batch=48)
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import dataclasses, json, os, pathlib, torch, argminlayer as al\n"
+        "from argminlayer_projection import ImageClassification\n"
+        f"records = {settings!r}.run(al.SilentProgress()).records\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'rank' + os.environ['RANK']).write_text(json.dumps(records))\n"
     )
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code],
-            env={**common, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    losses = [json.loads(process.communicate(timeout=120)[0]) for process in started]
-    assert all(process.returncode == 0 for process in started)
-    assert math.isfinite(losses[0])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"rank{rank}").read_text()) for rank in range(2))
+    assert first == second
+    images = load("generated", 8, 60, 0)
+    network, order = build(settings, images, "none", None), torch.randperm(48, generator=torch.Generator().manual_seed(0))
+    halves = [tuple(torch.stack(t) for t in zip(*(images.train[i] for i in half), strict=True)) for half in (order[::2], order[1::2])]
+    losses = [torch.nn.functional.cross_entropy(network(pixels), labels).item() for pixels, labels in halves]
+    assert first["models"]["none"]["epochs"][0]["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ class Trainer:
             total += loss.detach().double().cpu()
         if self.count > 1:
             dist.all_reduce(total)
+            for statistic in model.buffers():  # on a processor each batch norm has seen the images of its process only
+                dist.broadcast(statistic, 0)
         mean = float(total) / (len(loader) * self.count)
         if mean != mean:
             raise al.ExperimentError(f"the training of {self.name} diverged in epoch {epoch + 1}; lower the rate")
