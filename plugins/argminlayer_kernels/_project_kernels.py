@@ -321,8 +321,8 @@ def pull_smooth(
             x = tl.load(x_ptr + at, mask=at < n, other=0.0).to(WIDE)
             v = tl.abs(y) / unit
             slope = tl.where(v > 0, tl.exp2((P - 1.0) * tl.log2(tl.where(v > 0, v, 1.0))), 0.0)
-            moved += tl.sum(slope * tl.where(y < 0, y - x, x - y), 0)
-            length += tl.sum(slope * slope, 0)
+            moved += tl.sum(v * slope * tl.where(y < 0, y - x, x - y), 0)
+            length += tl.sum(v * slope * slope, 0)
     nu = moved / tl.where(length > 0, length, 1.0)
     total = tl.full((), 0.0, WIDE)
     norm = tl.full((), 0.0, WIDE)

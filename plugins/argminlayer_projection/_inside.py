@@ -24,7 +24,8 @@ def from_inside(x: Tensor, r: Tensor, w: Tensor, p: float) -> Tensor:
         w: broadcasts to x, positive.
         p: above 1.
     """
-    b, w = x.abs() / r, w.expand_as(x)
+    r = r.double()
+    b, w = x.abs() / r, w.double().expand_as(x)
     if p == 2:
         v = _ellipsoid(b, w)
     elif p < 2:
@@ -32,20 +33,21 @@ def from_inside(x: Tensor, r: Tensor, w: Tensor, p: float) -> Tensor:
     else:
         v = _pointed(b, w, p)
     v = v * (w * v**p).sum(-1, keepdim=True).pow(-1.0 / p)
-    return torch.copysign(v * r, x)
+    return torch.where(x < 0, -v * r, v * r).to(x.dtype)
 
 
 def _ellipsoid(b: Tensor, w: Tensor) -> Tensor:
     """Return v for p = 2, also where the largest weight meets only zeros (the hard case of trust regions)."""
-    last = 1.0 / w.amax(-1, keepdim=True)
+    share = w / w.amax(-1, keepdim=True)
 
-    def at(mu: Tensor) -> Tensor:
-        return (b / (1.0 - mu * w).clamp_min(0.0)).nan_to_num(nan=0.0)
+    def at(rest: Tensor) -> Tensor:  # 1 - mu w, by what is left of one for the largest weight
+        return (b / ((1.0 - share) + rest * share)).nan_to_num(nan=0.0)
 
-    def excess(mu: Tensor) -> Tensor:
-        return 1.0 - (w * at(mu) ** 2).sum(-1, keepdim=True).rsqrt()
+    def excess(rest: Tensor) -> Tensor:
+        return 1.0 - (w * at(rest) ** 2).sum(-1, keepdim=True).rsqrt()
 
-    v = at(root(excess, torch.zeros_like(last), last))
+    ones = torch.ones_like(w[:, :1])
+    v = at(root(excess, ones, torch.zeros_like(ones)))
     spare = 1.0 - (w * v**2).sum(-1, keepdim=True)
     first = w.argmax(-1, keepdim=True)
     filled = v.scatter(-1, first, (spare.clamp_min(0.0) / w.gather(-1, first)).sqrt())
@@ -99,12 +101,12 @@ def _best_crossing(b: Tensor, w: Tensor, k: Tensor, p: float) -> tuple[Tensor, T
     interval, row, _ = (((excess[:-1] < 0) & (excess[1:] >= 0)) | ((excess[:-1] >= 0) & (excess[1:] < 0))).nonzero(
         as_tuple=True
     )
+    best = b.clone()  # on the surface but for rounding, where nothing is crossed
     b, w, k, rises = b[row], w[row], k[row], torch.where(excess[interval, row] < 0, 1.0, -1.0)
     s = root(lambda s: rises * _excess(b, w, k, p, s), places[interval, row], places[interval + 1, row])
     v = _path(b, w, k, p, s)
     far = 0.5 * (v - b).square().sum(-1)
     distance = torch.full_like(last[:, 0], torch.inf).scatter_reduce(0, row, far, "amin")
-    best = torch.zeros(len(last), b.shape[-1], dtype=b.dtype, device=b.device)
     nearest = far == distance[row]
     best[row[nearest]] = v[nearest]
     return best, distance[:, None]

@@ -47,19 +47,23 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     """
     sign, size = y.sign(), y.abs()
     weight = torch.ones((), dtype=y.dtype, device=y.device) if w is None else w
-    positive = size > 0
-    v = torch.where(positive, size, 1.0) / r.clamp_min(torch.finfo(y.dtype).tiny)
+    ratio = size / r.clamp_min(torch.finfo(y.dtype).tiny)
+    positive = ratio > 0  # it may underflow
+    v = torch.where(positive, ratio, 1.0)
     power = v ** (p - 1.0)
     slope = torch.where(positive, power, 0.0)
     a = weight * sign * slope
     largest = 0.25 * torch.finfo(y.dtype).max  # the sum may overflow where the derivative vanishes anyway
-    moved = (a * (x - y)).sum(-1, keepdim=True).clamp(-largest, largest)
-    nu = _divided(moved, (a * a).sum(-1, keepdim=True))
+    well = a * torch.where(positive, v, 0.0)  # for p near 1 the smallest entries say nothing of the multiplier
+    moved = (well * (x - y)).sum(-1, keepdim=True).clamp(-largest, largest)
+    nu = _divided(moved, (well * a).sum(-1, keepdim=True))
     if p == 1:
         d = sign.abs() if mask else torch.ones_like(y)
     elif p == 2 and w is None:
-        length = torch.linalg.vector_norm(torch.where(state > _tiny(state), x, 1.0), dim=-1, keepdim=True)
-        d = torch.where(state > _tiny(state), r / length, 0.0).expand_as(y)
+        off_centre = torch.where(state > _tiny(state), x, 1.0)
+        scale = off_centre.detach().abs().amax(-1, keepdim=True)  # squares must neither overflow nor vanish
+        length = torch.linalg.vector_norm(off_centre / scale, dim=-1, keepdim=True)
+        d = torch.where(state > _tiny(state), (r / scale) / length, 0.0).expand_as(y)
     else:
         bend = weight * ((p - 1.0) * power / v) / r.clamp_min(torch.finfo(y.dtype).tiny)
         d = _divided(torch.ones_like(y), 1.0 + nu * torch.where(positive | (p == 2), bend, 0.0))

@@ -12,13 +12,14 @@ STEPS = 200
 def root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
     """Return where a continuous function, element by element, goes from negative at ``low`` to its sign at ``high``.
 
-    Inverse quadratic interpolation where it is safe, bisection where it is not.
+    Where rounding leaves it without a change of sign, the end near which the root must be is returned. Inverse
+    quadratic interpolation where it is safe, bisection where it is not.
 
     Reference: Chandrupatla, *A new hybrid quadratic/bisection algorithm*, Advances in Engineering Software 28, 1997.
     """
     a, b = low, high
     c, fa, fb = a, function(a), function(b)
-    fc, t = fa, torch.full_like(a, 0.5)
+    fc, t, at_low, at_high = fa, torch.full_like(a, 0.5), fa >= 0, fb < 0
     eps = torch.finfo(a.dtype).eps
     for _ in range(STEPS):
         x = a + t * (b - a)
@@ -30,7 +31,7 @@ def root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Ten
         best = torch.where(fa.abs() < fb.abs(), a, b)
         tolerance = 2.0 * eps * best.abs() + torch.finfo(a.dtype).tiny
         width = (b - a).abs()
-        if bool(((width <= tolerance) | (fa == 0) | (fb == 0) | fa.isnan()).all()):
+        if bool(((width <= tolerance) | (fa == 0) | (fb == 0) | fa.isnan() | at_low | at_high).all()):
             break
         xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
         inverse = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
@@ -38,4 +39,4 @@ def root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Ten
         least = 0.5 * tolerance / width
         t = torch.where(safe, inverse, 0.5).clamp(min=torch.zeros_like(least), max=torch.ones_like(least))
         t = torch.maximum(torch.minimum(t, 1.0 - least), least).nan_to_num(nan=0.5)
-    return torch.where(fa.abs() < fb.abs(), a, b)
+    return torch.where(at_low, low, torch.where(at_high, high, torch.where(fa.abs() < fb.abs(), a, b)))

@@ -83,7 +83,7 @@ def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object
         rows = inside.flatten().nonzero().flatten()
         limits = limit.expand_as(x)[rows]
         nearest = (limits - x[rows].abs()).argmin(-1, keepdim=True)
-        corner = torch.copysign(limits, x[rows]).gather(-1, nearest)
+        corner = torch.where(x[rows] < 0, -limits, limits).gather(-1, nearest)
         y[rows] = y[rows].scatter(-1, nearest, corner)
     return state
 

@@ -89,32 +89,38 @@ def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Te
     total = soft_threshold(a, y, positive, r)
     y.copysign_(x)
     state = torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
-    if ball and bool(free.any()):
+    if bool(free.any()):
         rows = free.flatten()
-        y[rows] = x[rows]
-        state = torch.where(free, 0.0, state)
+        y[rows] = x[rows] if ball else torch.where(x[rows] < 0, y[rows], y[rows].abs())  # + also for -0
+        state = state.masked_fill(free, 0.0) if ball else state
     return state
 
 
 def onto_weighted_l1(
     x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor], ball: bool
 ) -> Tensor:
-    """Project rows onto the sphere or ball ``sum w |u| = r``, in float64: entries move by ``t w`` towards zero."""
+    """Project rows onto the sphere or ball ``sum w |u| = r``, in float64: entries move by ``t w`` towards zero.
+
+    As without weights t is taken relative to the largest ratio, that of the entry which vanishes last.
+    """
     del scratch
     assert w is not None
     a, w, r = x.double().abs(), w.double(), r.double()
     size = (w * a).sum(-1, keepdim=True)
     free = (size < r) & ball
-    t = (size - r) / w.square().sum(-1, keepdim=True)
+    top, last = (a / w).max(-1, keepdim=True)
+    below = (a - top * w).scatter(-1, last, 0.0)
+    t = ((w * below).sum(-1, keepdim=True) - r) / w.square().sum(-1, keepdim=True)
+    t = torch.maximum(t, -r / w.expand_as(a).gather(-1, last).square())  # the last entry alone fills the radius
     weight = torch.zeros_like(t)
     for _ in range(a.shape[1] + 2):
-        z = (a - t * w).clamp_min_(0.0)
+        z = (below - t * w).clamp_min_(0.0)
         excess = (w * z).sum(-1, keepdim=True) - r
         before, weight = weight, (w.square() * (z > 0)).sum(-1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
         if torch.equal(before, weight):
             break
         t = t + excess / weight
-    z = (a - t * w - (excess / weight) * w).clamp_min_(0.0)
-    y.copy_(torch.where(free, x, z.copysign_(x)))
+    z = (below - t * w - (excess / weight) * w).clamp_min_(0.0)
+    y.copy_(torch.where(free, x, torch.where(x < 0, -z, z)))
     good = size.isfinite() & r.isfinite() & (r >= 0) & (w > 0).all(-1, keepdim=True)
     return torch.where(good, (~free).double(), torch.nan).to(x.dtype)

@@ -166,8 +166,14 @@ def test_two_processes_train_one_model_on_half_of_the_images_each(tmp_path):
     first, second = (json.loads((tmp_path / f"rank{rank}").read_text()) for rank in range(2))
     assert first == second
     images = load("generated", 8, 60, 0)
-    network, order = build(settings, images, "none", None), torch.randperm(48, generator=torch.Generator().manual_seed(0))
-    halves = [tuple(torch.stack(t) for t in zip(*(images.train[i] for i in half), strict=True)) for half in (order[::2], order[1::2])]
+    network, order = (
+        build(settings, images, "none", None),
+        torch.randperm(48, generator=torch.Generator().manual_seed(0)),
+    )
+    halves = [
+        tuple(torch.stack(t) for t in zip(*(images.train[i] for i in half), strict=True))
+        for half in (order[::2], order[1::2])
+    ]
     losses = [torch.nn.functional.cross_entropy(network(pixels), labels).item() for pixels, labels in halves]
     assert first["models"]["none"]["epochs"][0]["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
 

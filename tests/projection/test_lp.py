@@ -93,6 +93,68 @@ def test_no_point_of_a_sphere_is_nearer_to_a_point_inside(p, seed):
     assert found <= (surface - x).norm(dim=-1).min() + 1e-9
 
 
+@pytest.mark.parametrize(("p", "kind"), list(itertools.product((1.0001, 1.1, 1.5, 3.0, 50.0, 1e3), KINDS)))
+def test_points_at_the_surface_but_for_rounding_stay_where_they_are(p, kind):
+    x = randn(6, 9, seed=12)
+    x = x / torch.tensor([[float(nearest.norm(row, p))] for row in x.numpy()], dtype=F64)
+    for factor in (1.0, 1 + 2**-52, 1 - 2**-52, 1 + 1e-12):
+        torch.testing.assert_close(LpProjection(p, 1.0, kind)(factor * x), x, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("p", [1.0001, 1.01, 1.1, 40.0, 1e3])
+def test_a_p_near_one_or_large_is_solved_to_the_last_bits(p):
+    x = torch.cat([points()[:6], 1e3 + randn(1, 8, seed=13)])
+    torch.testing.assert_close(LpProjection(p)(x), expected(x, 1.0, p, "sphere"), rtol=0, atol=2e-12)
+    short = LpProjection(p)(x.float()).double()
+    torch.testing.assert_close(short, expected(x.float().double(), 1.0, p, "sphere"), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(("p", "kind"), list(itertools.product((1.001, 1.01, 30.0, 300.0), KINDS)))
+def test_derivatives_for_p_near_one_or_large_are_those_of_differences(p, kind):
+    x = torch.tensor([[2.02, 1.40, 0.31, -3.08, -5.2], [-1.25, -1.84, 1.31, 1.37, 0.76]], dtype=F64, requires_grad=True)
+    w = torch.tensor([0.71, 0.96, 0.82, 1.43, 2.27], dtype=F64, requires_grad=True)
+    r = torch.tensor(0.935, dtype=F64, requires_grad=True)
+
+    def layer(x, r, w):
+        return LpProjection(p, r, kind, weights=w)(x)
+
+    assert torch.autograd.gradcheck(layer, (x, r, w), eps=1e-7, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_for_p_one_meet_the_radius_also_far_out():
+    w = torch.tensor([0.5, 1.0, 2.0, 1.5], dtype=F64)
+    x = torch.tensor([[1e60, 1e30, 0, 0], [3e30, -1e30, 5e29, 2e30]], dtype=F64)
+    y = LpProjection(1, 1e30, weights=w)(x)
+    torch.testing.assert_close((w * y.abs()).sum(-1), torch.full((2,), 1e30, dtype=F64))
+    torch.testing.assert_close(y[0], torch.tensor([2e30, 0, 0, 0], dtype=F64))
+
+
+def test_the_unmasked_derivative_is_finite_where_squares_underflow():
+    for scale in (1e-30, 1e30):
+        x = torch.tensor([[scale, 0.0, 0.0]], requires_grad=True)
+        (gradient,) = torch.autograd.grad(LpProjection(2, plateau="implicit")(x).sum(), x)
+        torch.testing.assert_close(gradient, torch.tensor([[0.0, 1 / scale, 1 / scale]]))
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.7, 1.3, 1.1], dtype=F64)])
+def test_a_negative_zero_goes_to_the_positive_side(weights):
+    x = torch.tensor([-0.0, 0.0, -0.0], dtype=F64)
+    for p in PS:
+        assert (LpProjection(p, weights=weights)(x) >= 0).all()
+
+
+@pytest.mark.parametrize(("p", "kind"), list(itertools.product(PS, KINDS)))
+def test_a_radius_of_zero_leaves_the_origin(p, kind):
+    x = torch.tensor([[1.0, -2.0], [0.0, 0.0]], dtype=F64)
+    for radius in (0.0, torch.tensor([0.0, 0.0], dtype=F64)):
+        assert torch.equal(LpProjection(p, radius, kind)(x).abs(), torch.zeros_like(x))
+
+
+def test_an_ellipsoid_around_a_point_near_its_middle_in_single_precision():
+    y = LpProjection(2, weights=torch.tensor([2.0]))(torch.tensor([[-7.6e-12], [3e-30]]))
+    torch.testing.assert_close(y, torch.tensor([[-1.0], [1.0]]) / math.sqrt(2.0))
+
+
 def test_at_ties_and_at_the_centre_the_choice_is_the_documented_one():
     tie, centre = torch.tensor([0.5, 0.5], dtype=F64), torch.zeros(4, dtype=F64)
     assert LpProjection(math.inf)(tie).tolist() == [1.0, 0.5]
