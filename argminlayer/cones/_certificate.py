@@ -45,9 +45,12 @@ class Programs:
                 group.put(lengths, part.amax(-1, keepdim=True).expand_as(part))
         return cls(cones, matrices, q, b, torch.where(lengths > 0, lengths, 1.0), matrices.largest())
 
-    def force(self, x: Tensor) -> Tensor:
-        """Return the size of the forces of the objective at x (batch, n), one where there are none, (batch,)."""
-        force = torch.maximum(largest(self.q), self.largest * (1.0 + largest(x)))
+    def force(self, Px: Tensor) -> Tensor:
+        """Return the size of the forces of the objective where P x (batch, n) is as given, one without any, (batch,).
+
+        Where x goes to infinity along directions without curvature they do not grow with it.
+        """
+        force = torch.maximum(torch.maximum(largest(self.q), self.largest), largest(Px))
         return torch.where(force > 0, force, 1.0)
 
     def select(self, index: Tensor) -> "Programs":
@@ -137,10 +140,11 @@ def measure(programs: Programs, x: Tensor, v: Tensor, gamma: Tensor, hint: Tenso
     s = spectra.project()
     z = (s - v) / gamma[:, None]
     matrices = programs.matrices
-    slope = matrices.P_times(x) + programs.q + matrices.A_pulled(z)
+    Px = matrices.P_times(x)
+    slope = Px + programs.q + matrices.A_pulled(z)
     gap = matrices.A_times(x) + s - programs.b
     extent = 1.0 + largest(x)
-    stationarity = largest(slope) / programs.force(x)
+    stationarity = largest(slope) / programs.force(Px)
     feasibility = largest(gap / programs.lengths) / extent
     worst = torch.maximum(stationarity, feasibility)
     worst = torch.where(sound & worst.isfinite(), worst, torch.inf)

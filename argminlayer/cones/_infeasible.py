@@ -9,7 +9,7 @@ What a back end offers is verified, and where it offers nothing that holds, it i
 Both programs always have a solution, and prove nothing where it is zero.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,37 +20,35 @@ from ._faces import project
 from ._form import ConeForm
 from ._pattern import Array, ConePattern, Cones
 
-if TYPE_CHECKING:
-    from ._solver import AbstractConeSolver
-
+Ask = Callable[[ConeForm], tuple[Tensor, Tensor]]
 PROOF = 1e-7
 """How far a certificate may miss its linear conditions, over its gain."""
 
 
-def proves_infeasible(form: ConeForm, programs: Programs, offered: Array, solver: "AbstractConeSolver") -> Array:
+def proves_infeasible(form: ConeForm, programs: Programs, offered: Array, ask: Ask) -> Array:
     """Return which instances have no feasible point, (batch,).
 
     Args:
         form: the programs that were not solved.
         programs: the same as tensors.
         offered: multipliers (batch, m), which may be Farkas vectors.
-        solver: whom to ask for the projection.
+        ask: solves other programs; returns x and z.
     """
     proved = _is_farkas(programs, torch.from_numpy(offered))
     left = np.flatnonzero(~proved)
     if len(left) and form.pattern.cones.rows:
-        asked = solver.solve_cones(_farkas_form(form.select(left)))
-        proved[left] = _is_farkas(programs.select(torch.from_numpy(left)), torch.from_numpy(asked.multipliers))
+        _, y = ask(_farkas_form(form.select(left)))
+        proved[left] = _is_farkas(programs.select(torch.from_numpy(left)), y)
     return proved
 
 
-def proves_unbounded(form: ConeForm, programs: Programs, offered: Array, solver: "AbstractConeSolver") -> Array:
+def proves_unbounded(form: ConeForm, programs: Programs, offered: Array, ask: Ask) -> Array:
     """Return which instances fall without limit along a direction that meets no constraint, (batch,)."""
     proved = _is_descent(programs, torch.from_numpy(offered))
     left = np.flatnonzero(~proved)
     if len(left):
-        asked = solver.solve_cones(_descent_form(form.select(left)))
-        proved[left] = _is_descent(programs.select(torch.from_numpy(left)), torch.from_numpy(asked.value))
+        d, _ = ask(_descent_form(form.select(left)))
+        proved[left] = _is_descent(programs.select(torch.from_numpy(left)), d)
     return proved
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import _registry
 from .._errors import SolverError
@@ -150,16 +151,23 @@ def _apart(form: ConeForm, finite: Array, chain: tuple[AbstractConeSolver, ...],
 def _attempt(
     form: ConeForm, programs: Programs, solver: AbstractConeSolver, start: ConeAnswer | None = None
 ) -> ConeFound:
-    answer = _called(form, solver, start)
-    x, s, z = (torch.from_numpy(np.ascontiguousarray(part)) for part in answer[:3])
-    gamma = units(s, z, 1.0 + largest(x), programs.force(x))
-    point = refine(programs, measure(programs, x, s - gamma[:, None] * z, gamma, s))
+    answer, point = _asked(form, programs, solver, start)
     failed = ~(point.worst <= SOLVED).numpy()
     status = np.zeros(form.batch, dtype=np.int64)
     if failed.any():
         status = np.where(failed, _reason(answer, point), status)
         status = _explained(form, programs, answer, status, solver)
     return ConeFound(programs, point, status, answer.iterations, answer.messages, solver.name)
+
+
+def _asked(
+    form: ConeForm, programs: Programs, solver: AbstractConeSolver, start: ConeAnswer | None = None
+) -> tuple[ConeAnswer, Measured]:
+    """Return what a solver answers, and the points that refinement makes of it."""
+    answer = _called(form, solver, start)
+    x, s, z = (torch.from_numpy(np.ascontiguousarray(part)) for part in answer[:3])
+    gamma = units(s, z, 1.0 + largest(x), programs.force(programs.matrices.P_times(x)))
+    return answer, refine(programs, measure(programs, x, s - gamma[:, None] * z, gamma, s))
 
 
 def _called(form: ConeForm, solver: AbstractConeSolver, start: ConeAnswer | None) -> ConeAnswer:
@@ -192,6 +200,11 @@ def _explained(
 ) -> Array:
     """Prove instances that are not solved infeasible or unbounded where they are."""
     status = np.array(status)
+
+    def ask(other: ConeForm) -> tuple[Tensor, Tensor]:
+        point = _asked(other, programs_of(other), solver)[1]
+        return point.x, point.z
+
     for code, proves, offered in (
         (Status.INFEASIBLE, proves_infeasible, answer.multipliers),
         (Status.UNBOUNDED, proves_unbounded, answer.value),
@@ -199,7 +212,7 @@ def _explained(
         open_ = np.flatnonzero((status != Status.SOLVED) & (status != Status.INFEASIBLE))
         if len(open_):
             part = programs.select(torch.from_numpy(open_))
-            proved = proves(form.select(open_), part, np.ascontiguousarray(offered)[open_], solver)
+            proved = proves(form.select(open_), part, np.ascontiguousarray(offered)[open_], ask)
             status[open_[proved]] = code
     return status
 

@@ -28,7 +28,13 @@ def solve(solver: Clarabel, form: al.ConeForm) -> al.ConeAnswer:
 
     def solve_one(program: Program, index: int) -> Answer:
         del index
-        found = clarabel.DefaultSolver(*program, cones, settings).solve()
+        try:
+            found = clarabel.DefaultSolver(*program, cones, settings).solve()
+        except BaseException as error:
+            # a panic of compiled code is no Exception, though it concerns this program alone
+            if type(error).__name__ != "PanicException":
+                raise
+            return Answer(None, None, None, al.Status.BREAKDOWN, message=f"{type(error).__name__}: {error}")
         said = str(found.status)
         status = _STATUS.get(said, al.Status.BREAKDOWN)
         return Answer(found.x, found.s, found.z, status, found.iterations, said)
