@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._autodiff import inside_transform
 from .._qp_form import factorised, quadratic_form
 from .._qp_layer import solve_blocks
 from .._qp_search import choose_quadratic, quadratic_family
@@ -208,8 +209,12 @@ def quadratic_chain(
 
 def _stated(pattern: ConePattern, data: Data, solver: str | AbstractSolver | None) -> "Reduced | None":
     """Return the quadratic program of data, None where automatic choice leaves it to solvers of cone programs."""
+    automatic = requested(solver) == AUTO
+    if automatic and inside_transform():
+        # where nobody can look at numbers, whether the program is definite stays unknown
+        return None
     found = reduced(pattern, *data)
-    return None if found is None or (requested(solver) == AUTO and not _is_definite(found.blocks)) else found
+    return None if found is None or (automatic and not _is_definite(found.blocks)) else found
 
 
 def _is_definite(blocks: Blocks) -> bool:

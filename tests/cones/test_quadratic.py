@@ -124,3 +124,19 @@ def test_a_linear_program_with_a_free_variable_keeps_the_gradient_of_the_others(
     b = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
     value = al.argmin(al.ConeProgram("(1)->(2)", pattern, data), b)
     assert torch.autograd.grad(value[0], b)[0].item() == pytest.approx(1.0)
+
+
+def test_automatic_choice_works_inside_transforms():
+    pytest.importorskip("cvxpy", reason="needs a solver of cone programs to choose")
+    problem, (F, f, q, *rest) = least_squares(), parameters(batch=2)
+
+    def solve(offset):
+        return al.argmin(problem, F, offset, q, *rest)
+
+    tangent = torch.cos(torch.arange(f.numel(), dtype=f.dtype)).reshape(f.shape)
+    value, pushed = torch.func.jvp(solve, (f,), (tangent,))
+    step = 1e-5
+    assert torch.allclose(value, solve(f), atol=1e-9)
+    assert torch.allclose(pushed, (solve(f + step * tangent) - solve(f - step * tangent)) / (2 * step), atol=1e-7)
+    stacked = torch.stack([f, f + tangent])
+    assert torch.allclose(torch.func.vmap(solve)(stacked), torch.stack([solve(each) for each in stacked]), atol=1e-9)
