@@ -100,7 +100,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class ParameterMap:
-    """The function from parameters to (P, q, A, b, constant) of a cone program, affine in the features.
+    """Affine functions of the features, the numbers of a cone program among them.
 
     Attributes:
         features: what the columns stand for, in their order.
@@ -134,8 +134,7 @@ class ParameterMap:
                 part = self._part(chosen)
                 for block, found in zip(part.reached, self._products(part, values), strict=True):
                     results[block] = results[block] + found
-        *data, constant = results
-        return *data, constant[..., 0]
+        return tuple(results)
 
     def _feature(self, feature: Feature, prepared: Sequence[Tensor]) -> Tensor:
         value = prepared[feature.parameter]

@@ -20,12 +20,15 @@ def argminlayer_read_model(
 ) -> al.Problem | None:
     """Return the cone program that a CVXPY problem stands for, None for any other object.
 
-    Options are ``gp``, whether the problem is a geometric program, and ``canon_backend``, for CVXPY's canonicalisation.
+    Options are ``gp``, whether the problem is a geometric program; ``canon_backend``, for CVXPY's canonicalisation; and
+    ``squares=False``, which leaves sums of squares as CVXPY states them.
     """
     if not any(kind.__module__.partition(".")[0] == "cvxpy" for kind in type(model).__mro__):
         return None
     from ._read import read
 
-    if unknown := set(options) - {"gp", "canon_backend"}:
-        raise al.ProblemError(f"a CVXPY problem is read with the options gp and canon_backend, not {sorted(unknown)}")
+    if unknown := set(options) - {"gp", "canon_backend", "squares"}:
+        raise al.ProblemError(
+            f"a CVXPY problem is read with the options gp, canon_backend and squares, not {sorted(unknown)}"
+        )
     return read(model, parameters, variables, **options)

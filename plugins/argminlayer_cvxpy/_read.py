@@ -12,8 +12,10 @@ import argminlayer as al
 
 from ._attributes import Attributes
 from ._canonical import Canonical, canonicalise
+from ._data import Data
 from ._parameters import Feature, ParameterMap
 from ._places import recovery
+from ._squares import Replaced, replace_squares
 
 _DEMANDS = ("nonneg", "nonpos", "pos", "neg", "symmetric", "PSD", "NSD")
 _SYMMETRIC = ("symmetric", "PSD", "NSD")
@@ -25,6 +27,7 @@ def read(
     variables: Sequence[Any] | None,
     gp: bool = False,
     canon_backend: str | None = None,
+    squares: bool = True,
 ) -> al.ConeProgram:
     """Return the cone program that a CVXPY problem stands for.
 
@@ -36,6 +39,8 @@ def read(
         variables: variables of the problem and dual variables of its constraints; without it all of the former.
         gp: whether the problem is a geometric program.
         canon_backend: which of CVXPY's backends canonicalises, None for the one that is fastest with parameters.
+        squares: whether variables that CVXPY brings in for the terms of a sum of squares are replaced by the terms
+            again, wherever that makes the program smaller.
 
     Raises:
         ProblemError: what is given is not of the problem, or the problem is not one that can be read.
@@ -46,10 +51,14 @@ def read(
     canonical = canonicalise(problem, gp, canon_backend)
     recover = recovery(canonical, problem, outputs, gp)
     pattern, rows = canonical.pattern()
+    found = Replaced(pattern, rows.blocks, (), *(np.arange(k) for k in (pattern.size, pattern.cones.rows)))
+    if squares:
+        found = replace_squares(pattern, rows.blocks, *recover.places())
+    recover = recover.moved(found.columns, found.rows)
     return al.ConeProgram(
         f"{_dimensions(p.shape for p in inputs)}->{_dimensions(piece.shape for piece in recover.pieces)}",
-        pattern,
-        _map(canonical, inputs, rows.blocks),
+        found.pattern,
+        Data(_map(canonical, inputs, found.blocks), found.squares),
         recover,
         multipliers=recover.multipliers,
         maximize=isinstance(problem.objective, cp.Maximize),

@@ -1,6 +1,6 @@
 """From the solution of the cone program to variables and dual variables of the CVXPY problem."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,17 @@ class Recovery:
     def __call__(self, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
         """Return every variable."""
         return tuple(piece.read(x, z) for piece in self.pieces)
+
+    def places(self) -> tuple[Array, Array]:
+        """Return the entries of x and of z that are read."""
+        read = ([piece.index for piece in self.pieces if piece.dual == dual] for dual in (False, True))
+        columns, rows = (np.unique(torch.cat([*found, torch.zeros(0, dtype=torch.int64)]).numpy()) for found in read)
+        return columns, rows
+
+    def moved(self, columns: Array, rows: Array) -> "Recovery":
+        """Return what reads from vectors whose entries are elsewhere: ``columns[i]`` is the new place of ``x[i]``."""
+        x, z = torch.from_numpy(columns), torch.from_numpy(rows)
+        return Recovery(tuple(replace(p, index=(z if p.dual else x)[p.index]) for p in self.pieces))
 
     @property
     def multipliers(self) -> bool:

@@ -13,11 +13,11 @@ import argminlayer as al
 from argminlayer_cvxpy._read import read
 
 
-def reading(name, seed=0):
+def reading(name, seed=0, squares=True):
     """Return a problem, its cone program, and random values of its parameters."""
     problem, _ = PROBLEMS[name]()
     generator = np.random.default_rng(seed)
-    program = read(problem, None, None, gp=name == "geometric")
+    program = read(problem, None, None, gp=name == "geometric", squares=squares)
     return problem, program, [value_of(p, generator) for p in problem.parameters()]
 
 
@@ -33,7 +33,7 @@ def dense(pattern, P, A):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_data_are_those_that_cvxpy_gives_to_scs(name):
-    problem, program, values = reading(name)
+    problem, program, values = reading(name, squares=False)
     assign(problem.parameters(), values)
     solver = cp.SCS if problem.constraints or name != "quadratic form" else cp.CLARABEL
     with warnings.catch_warnings():
@@ -74,11 +74,11 @@ def test_leading_dimensions_broadcast():
     given = {"A": torch.tensor(A), "b": torch.tensor(b), "weight": torch.tensor(weight)}
     given["A"] = given["A"].expand(2, 1, 3, 4) * torch.tensor([1.0, 2.0])[:, None, None, None]
     given["b"] = given["b"] * torch.arange(3.0)[:, None]
-    P, q, rows, right, _ = program.data(*[given[name].double() for name in order])
-    assert P.shape == (3,)
-    assert rows.shape[:2] == (2, 3)
-    assert right.shape[:2] == (2, 3)
-    assert q.ndim == 1
+    P, q, rows, right, constant = program.data(*[given[name].double() for name in order])
+    assert P.shape[:-1] == (2, 3)
+    assert q.shape[:-1] == (2, 3)
+    assert (rows.ndim, right.ndim) == (1, 1)
+    assert constant.shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", ["lasso", "ball", "all matrices", "geometric"])
@@ -109,15 +109,51 @@ def test_the_gradient_of_a_symmetric_parameter_is_symmetric():
     assert given.grad.abs().min() > 0
 
 
-def test_a_matrix_of_640000_parameters_is_read_within_seconds_and_megabytes():
-    # The figures themselves are in benchmarks/; here only that nothing grows with the square of the parameters.
+@pytest.mark.parametrize("name", ["lasso", "matrix", "moving bounds", "special variables"])
+def test_sums_of_squares_without_variables_of_their_own_have_the_same_solution(name):
+    problem, program, values = reading(name)
+    _, whole, _ = reading(name, squares=False)
+    assert program.pattern.size < whole.pattern.size
+    solutions = [al.solve(each, *tensors(values)) for each in (program, whole)]
+    one, other = ((s.value if isinstance(s.value, tuple) else (s.value,)) for s in solutions)
+    for value, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(solutions[0].objective, solutions[1].objective, rtol=1e-8, atol=1e-8)
+    assign(problem.parameters(), values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        problem.solve(solver=cp.CLARABEL)
+    assert solutions[0].objective.item() == pytest.approx(problem.value, rel=1e-5, abs=1e-6)
+
+
+def test_variables_that_are_returned_and_rows_whose_multipliers_are_stay():
+    x, t, A, b = cp.Variable(2), cp.Variable(3), cp.Parameter((3, 2)), cp.Parameter(3)
+    named = t == A @ x - b
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(t) + cp.sum(x)), [named])
+    given = tensors([np.random.default_rng(0).standard_normal(p.shape) for p in (A, b)])
+    outputs = [read(problem, [A, b], wanted) for wanted in ([x], [x, t], [x, named.dual_variables[0]])]
+    sizes = [program.pattern.size for program in outputs]
+    assert sizes[0] < min(sizes[1:])
+    solutions = [al.argmin(program, *given) for program in outputs]
+    for solution in solutions[1:]:
+        torch.testing.assert_close(solution[0], solutions[0], rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(solutions[1][1], given[0] @ solutions[0] - given[1])
+    torch.testing.assert_close(solutions[2][1], -2.0 * solutions[1][1], rtol=1e-7, atol=1e-9)
+
+
+def test_a_matrix_of_640000_parameters_is_read_without_anything_that_grows_faster():
+    # Seconds and megabytes are in benchmarks/cvxpy_layers.py.
     A, b, x = cp.Parameter((800, 800)), cp.Parameter(800), cp.Variable(800)
-    program = read(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0]), [A, b], [x])
-    held = sum(block.data.nbytes + block.indices.nbytes + block.indptr.nbytes for block in program.data.blocks)
-    assert held < 20e6
-    P, _, rows, _, _ = program.data(torch.ones(800, 800, dtype=torch.float64), torch.ones(800, dtype=torch.float64))
-    assert P.numel() == 800
-    assert rows.numel() == 800 * 800 + 2 * 800
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0])
+    given = torch.ones(800, 800, dtype=torch.float64), torch.ones(800, dtype=torch.float64)
+    whole, program = (read(problem, [A, b], [x], squares=squares) for squares in (False, True))
+    for each in (whole, program):
+        blocks = each.data.affine.blocks
+        assert sum(block.data.nbytes + block.indices.nbytes + block.indptr.nbytes for block in blocks) < 20e6
+    P, _, rows, _, _ = whole.data(*given)
+    assert (P.numel(), rows.numel()) == (800, 800 * 800 + 2 * 800)
+    P, _, rows, _, _ = program.data(*given)
+    assert (P.numel(), rows.numel()) == (800 * 801 // 2, 800)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_problems_that_cannot_be_read_say_why():
 
 def test_options_that_nobody_knows_are_refused(parts):
     problem, x, A, b = parts
-    with pytest.raises(al.ProblemError, match=r"options gp and canon_backend, not \['pg'\]"):
+    with pytest.raises(al.ProblemError, match=r"options gp, canon_backend and squares, not \['pg'\]"):
         al.ArgminLayer(problem, parameters=[A, b], variables=[x], pg=True)
     with pytest.raises(TypeError, match="unexpected keyword arguments: gp"):
         al.ArgminLayer(al.Problem(lambda u, x: (u - x).square().sum(), "(n)->(n)"), gp=True)
