@@ -53,7 +53,7 @@ class Squares:
         force = p * g + linear
         constant = (0.5 * p * g * g + linear * g).sum(-1, keepdim=True)
         if self.left is None or self.right is None or self.spread is None:
-            F = F.unflatten(-1, self.shape)  # type: ignore[arg-type]
+            F = F.unflatten(-1, self.shape)
             products = (F.mT @ (p[..., None] * F)).flatten(-2)
             pull = (F.mT @ force[..., None])[..., 0]
         else:
