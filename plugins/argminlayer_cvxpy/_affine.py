@@ -104,12 +104,23 @@ class Affine:
             weights: its value.
             size: number of rows.
         """
-        order = np.argsort(targets, kind="stable")
-        targets, sources, weights = targets[order], sources[order], weights.take(order)
+        if not (np.diff(targets) >= 0).all():
+            order = np.argsort(targets, kind="stable")
+            targets, sources, weights = targets[order], sources[order], weights.take(order)
+        if self._are_variables:
+            columns = self.columns[sources]
+            if (np.diff(targets * (int(columns.max(initial=0)) + 1) + columns) > 0).all():
+                return Affine(size, targets, columns, weights, self.program.constant(np.zeros(size)))
         terms, entries = terms_of(self.starts, sources)
         coefficients = self.coefficients.take(terms) * weights.take(entries)
         offset = (self.offset.take(sources) * weights).add_up(targets, size)
         return gathered(size, targets[entries], self.columns[terms], coefficients, offset)
+
+    @cached_property
+    def _are_variables(self) -> bool:
+        """Whether every entry is a variable by itself."""
+        single = len(self.rows) == self.size and bool((self.rows == np.arange(self.size)).all())
+        return single and self.coefficients.is_constant(1.0) and self.offset.is_constant(0.0)
 
     def terms_of_product(self, sources: Index) -> int:
         """Return how many terms :meth:`mapped` has to add up."""

@@ -17,7 +17,7 @@ from ._dcp import refusal
 from ._forms import write_quadratic
 from ._numbers import Index, Numbers
 from ._ordered import Ordered
-from ._terms import Curved, Pattern, Term, total
+from ._terms import Curved, Pattern, Term, have_one_curvature, total
 from ._translate_write import MIXED, POSITIVE, Expression, Writer, flat, rows_of
 
 LIFT_FROM = 20_000
@@ -128,23 +128,22 @@ class Terms:
         curved = self._sum(left.curved, right.curved)
         rows_differ = size > 1
         if left.curved and right.curved and curved and not rows_differ and not any(c.doubt for c in curved):
-            whole = total(curved)
             logarithms = all(c.pattern is not None and c.pattern.kind == "log" for c in curved)
-            if not (logarithms or whole.is_convex() or whole.is_concave()):
+            if not (logarithms or have_one_curvature(curved)):
                 raise al.algebra.Unsupported(refusal(function, [total(left.curved), total(right.curved)]))
         return Term(left.affine + right.affine, quadratic, curved)
 
     def _sum(self, left: tuple[Curved, ...], right: tuple[Curved, ...]) -> tuple[Curved, ...]:
         """Return the curved parts of a sum: multiples of the same vector, and sums of exponentials, become one part."""
         parts = list(left)
+        known = {id(part.atom): place for place, part in enumerate(parts)}
+        powers = next((place for place, part in enumerate(parts) if _are_exponentials(part)), None)
         for new in right:
-            for place, old in enumerate(parts):
-                if old.atom is new.atom:
-                    parts[place] = replace(old, factor=old.factor + new.factor)
-                    break
-                if _are_exponentials(old, new):
-                    parts[place] = self._exponentials(old, new)
-                    break
+            place = known.get(id(new.atom))
+            if place is not None:
+                parts[place] = replace(parts[place], factor=parts[place].factor + new.factor)
+            elif powers is not None and _are_exponentials(new):
+                parts[powers] = self._exponentials(parts[powers], new)
             else:
                 parts.append(new)
         return tuple(part for part in parts if part.factor != 0.0)
@@ -288,8 +287,7 @@ class Terms:
         mapped = self.map(replace(term, curved=()), entries // columns, entries, one, rows)
         curved = tuple(self._row_sums(part, rows, columns) for part in term.curved)
         if rows == 1 and curved and not any(part.doubt for part in curved):
-            whole = total(curved)
-            if not (whole.is_convex() or whole.is_concave()):
+            if not have_one_curvature(curved):
                 raise al.algebra.Unsupported(refusal("add", [total(term.curved)]))
         return replace(mapped, curved=curved)
 

@@ -1,6 +1,8 @@
 """The cone program that CVXPY makes of a problem, with every entry an affine function of the parameters."""
 
+import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,22 @@ class _AnyCone(ConicSolver):  # type: ignore[misc]
     def supports_quad_obj(self) -> bool:
         return True
 
+    @classmethod
+    def format_constraints(cls, problem: Any, exp_cone_order: Sequence[int]) -> Any:
+        """Order the rows as cones have them.
+
+        CVXPY's own way multiplies a matrix with a column for every pair of a variable and an entry of a parameter,
+        which takes gigabytes for large parameters. Here rows are moved, entry by entry.
+        """
+        place, sign = _row_places(problem.constraints, exp_cone_order)
+        tensor, m = sp.coo_array(problem.A), max(len(place), 1)
+        row, column = (index.astype(np.int64) for index in tensor.coords)
+        moved = (row // m) * m + place[row % m]
+        formatted = copy.copy(problem)
+        formatted.A = sp.coo_array((tensor.data * sign[row % m], (moved, column)), shape=tensor.shape)
+        formatted.formatted = True
+        return formatted
+
     def apply(self, problem: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parametrised program itself; numbers are for later."""
         _, data, inverse = self._prepare_data_and_inv_data(problem)
@@ -48,6 +66,26 @@ class _AnyCone(ConicSolver):  # type: ignore[misc]
     def cite(self, data: Any) -> str:
         del data
         return ""
+
+
+def _row_places(constraints: Sequence[Any], order: Sequence[int]) -> tuple[Any, Any]:
+    """Return for each row, as CVXPY stacks them, its row among those of the cones, and its sign."""
+    places, signs, start = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], 0
+    for constraint in constraints:
+        sizes = [argument.size for argument in constraint.args]
+        if isinstance(constraint, SOC):
+            cones, inside = sizes[0], sizes[1] // max(sizes[0], 1)
+            first = (inside + 1) * np.arange(cones)
+            parts = [first, (first[:, None] + 1 + np.arange(inside)).reshape(-1)]
+        elif isinstance(constraint, ExpCone | PowCone3D):
+            offsets = order if isinstance(constraint, ExpCone) else range(3)
+            parts = [3 * np.arange(size) + offset for size, offset in zip(sizes, offsets, strict=True)]
+        else:
+            parts = [np.arange(sum(sizes))]
+        places.append(start + np.concatenate(parts))
+        signs.append(np.full(sum(sizes), -1.0 if isinstance(constraint, Zero) else 1.0))
+        start += sum(sizes)
+    return np.concatenate(places), np.concatenate(signs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,3 +100,10 @@ def total(parts: Sequence[Curved]) -> Expression:
     """Return the sum of curved parts."""
     expressions = [part.expression for part in parts]
     return expressions[0] if len(parts) == 1 else sum(expressions[1:], expressions[0])
+
+
+def have_one_curvature(parts: Sequence[Curved]) -> bool:
+    """Say whether all parts are convex, or all concave, so that their sum is."""
+    signs = [(part.atom.is_convex(), part.atom.is_concave(), part.factor > 0) for part in parts]
+    convex = all(up if positive else down for up, down, positive in signs)
+    return convex or all(down if positive else up for up, down, positive in signs)
