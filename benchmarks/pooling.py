@@ -1,4 +1,4 @@
-"""Robust pooling of numbers beside what the reference implementation of deep declarative networks does: time and memory.
+"""Robust pooling of numbers beside what the reference implementation of deep declarative networks does.
 
 The reference's numerics are written down here anew: L-BFGS of torch without a line search (100 iterations, tolerance
 1e-5) on the sum of the objectives of all items, from the mean, and for penalties that are not convex from the median

@@ -12,7 +12,9 @@ from ._project import interpreted
 
 STRUCTURE = "robust-pool"
 LONGEST = 16384
-"""Points of a row that are kept on the chip; longer rows are read again for every pass."""
+"""Points of a row that are kept on the chip; longer rows are split over programs, and read again for every pass."""
+PART = 4096
+"""Points of a longer row that one program has."""
 STEPS = 100
 """Steps of a descent."""
 TILE = 16
@@ -81,41 +83,37 @@ class PoolKernel(al.AbstractDirectSolver):
 
 
 class Kernels:
-    """The kernels as functions of tensors: rows of points (rows, n), weights likewise or None, alpha (rows,)."""
+    """The kernels as functions of tensors: rows of points (rows, n), weights likewise or None, alpha (rows,).
+
+    The protocol of the structure's owner says what each returns.
+    """
 
     def descend(
         self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, start: Tensor, short: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where descents from ``start`` (rows,) end, in double, their curvature, and which have arrived."""
+        """Descend with all points of a row on the chip, or with a pass over the points for each step."""
         from . import _pool_kernels as kernels
 
-        wide = _wide(x)
-        u = start.to(wide).clone()
+        u = start.to(_wide(x)).clone()
         step, curvature = torch.empty_like(u), torch.empty_like(u)
-        kernels.descend[(len(x),)](
-            *_given(x, weights, alpha),
-            u,
-            step,
-            curvature,
-            shape,
-            x.shape[1],
-            short,
-            STEPS=STEPS,
-            **_options(x, weights, penalty),
-        )
+        given = _given(x, weights, alpha)
+        if x.shape[1] <= LONGEST:
+            options = _options(x, weights, penalty)
+            kernels.descend[(len(x),)](*given, u, step, curvature, shape, x.shape[1], short, STEPS=STEPS, **options)
+        else:
+            u, step, curvature = _long_descent(given, u, shape, short, _options(x, weights, penalty))
         return u.double() + step.double(), curvature.double(), step.abs() <= short * alpha
 
     def sums(
         self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, u: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return objectives and slopes at places ``u`` (rows, m), in units of alpha, in double."""
+        """Sum at a tile of the places ``u`` (rows, m) in each program."""
         from . import _pool_kernels as kernels
 
         u = u.to(_wide(x)).contiguous()
         value, slope = torch.empty_like(u), torch.empty_like(u)
         options = _options(x, weights, penalty)
         options |= {"BLOCK": min(512, options["BLOCK"]), "TILE": TILE}
-        del options["FITS"]
         grid = (len(x), -(-u.shape[1] // TILE))
         kernels.sums[grid](*_given(x, weights, alpha), u, value, slope, shape, x.shape[1], u.shape[1], **options)
         return value.double(), slope.double()
@@ -129,34 +127,86 @@ class Kernels:
         alpha: Tensor,
         u: Tensor,
         cotangent: Tensor,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-        """Return the gradients for points, weights and alpha of every row, and where curvatures cancel, (rows,)."""
+        into: tuple[Tensor | None, Tensor | None],
+    ) -> tuple[Tensor, Tensor]:
+        """Pull back in one pass over rows that fit on the chip, in two over longer ones."""
         from . import _pool_kernels as kernels
 
-        wide = _wide(x)
-        points, given = (torch.empty_like(x) if want else None for want in wanted)
-        scales, total, size = (torch.empty(len(x), dtype=wide, device=x.device) for _ in range(3))
-        kernels.pull[(len(x),)](
-            *_given(x, weights, alpha),
-            u.to(wide).contiguous(),
-            cotangent.to(wide).contiguous(),
-            x if points is None else points,
-            scales,
-            x if given is None else given,
-            total,
-            size,
-            shape,
-            x.shape[1],
-            POINTS=points is not None,
-            WEIGHTS=given is not None,
-            **_options(x, weights, penalty),
-        )
-        lost = 1e-11 if wide == torch.float64 else 1e-4
-        return points, given, scales.double(), ~((total > lost * size) & scales.isfinite())
+        wide, n = _wide(x), x.shape[1]
+        u, cotangent = u.to(wide).contiguous(), cotangent.to(wide).contiguous()
+        outputs = [x if grad is None else grad for grad in into]
+        options, given = _options(x, weights, penalty), _given(x, weights, alpha)
+        asked = {"POINTS": into[0] is not None, "WEIGHTS": into[1] is not None}
+        if n <= LONGEST:
+            sums = torch.empty(len(x), 3, dtype=wide, device=x.device)
+            kernels.pull[(len(x),)](*given, u, cotangent, *outputs, sums, shape, n, **asked, **options)
+        else:
+            sums = _moments(given, u, shape, options)[:, 2:]
+            scale = cotangent / sums[:, 0]
+            kernels.spread[_parts(x, options)](*given, u, scale, *outputs, shape, n, **asked, **options)
+        total, size, moment = sums.unbind(-1)
+        scales = -moment * cotangent / total
+        enough = 1e-11 if wide == torch.float64 else 1e-4
+        return scales.double(), ~((total > enough * size) & scales.isfinite())
+
+    def windows(
+        self, t: Tensor, sums: tuple[Tensor, Tensor], weights: Tensor | None, total: Tensor, tie: float
+    ) -> tuple[Tensor, Tensor]:
+        """Look at all windows twice: for their least cost, and for the leftmost that has it."""
+        from . import _pool_kernels as kernels
+
+        n, block = t.shape[1], 256
+        grid = (len(t), -(-n // block))
+        least = torch.empty(grid, dtype=torch.float64, device=t.device)
+        chosen = torch.empty(grid, dtype=torch.int64, device=t.device)
+        given = (t.contiguous(), *(part.contiguous() for part in sums), t if weights is None else weights.contiguous())
+        options = {"BITS": n.bit_length() + 1, "WEIGHTED": weights is not None, "BLOCK": block}
+        kernels.windows[grid](*given, least, least, chosen, n, CHOOSE=False, **options)
+        limit = least.amin(-1) + tie * total[:, 0]
+        kernels.windows[grid](*given, limit, least, chosen, n, CHOOSE=True, **options)
+        key = chosen.amin(-1, keepdim=True)
+        return key // (n + 1), key % (n + 1)
 
 
 KERNELS = Kernels()
+
+
+def _long_descent(
+    given: tuple[Tensor, ...], u: Tensor, shape: float, short: float, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the last places, the steps from there and the curvatures; the steps are those of the kernel."""
+    alpha = given[2]
+    low, high = torch.full_like(u, -torch.inf), torch.full_like(u, torch.inf)
+    step = torch.zeros_like(u)
+    moves = torch.ones_like(u, dtype=torch.bool)
+    for _ in range(STEPS):
+        u = torch.where(moves, u + step, u)
+        slope, mass, bend, *_ = _moments(given, u, shape, options).unbind(-1)
+        low, high = torch.where(slope >= 0, low.maximum(u), low), torch.where(slope <= 0, high.minimum(u), high)
+        steep = torch.where(bend > 1e-3 * mass, bend, mass)
+        step = torch.where(slope == 0, 0.0, alpha * (slope / torch.where(steep > 0, steep, 1.0)))
+        inside = (u + step >= low) & (u + step <= high)
+        step = torch.where(inside, step, 0.5 * (low + high) - u)
+        moves = step.abs() > short * alpha
+        if not bool(moves.any()):
+            break
+    return u, step, bend
+
+
+def _moments(given: tuple[Tensor, ...], u: Tensor, shape: float, options: dict[str, Any]) -> Tensor:
+    """Return the sums of ``moments`` over whole rows, (rows, 5)."""
+    from . import _pool_kernels as kernels
+
+    x = given[0]
+    grid = _parts(x, options)
+    parts = torch.empty(*grid, 5, dtype=u.dtype, device=x.device)
+    kernels.moments[grid](*given, u, parts, shape, x.shape[1], **options)
+    return parts.sum(1)
+
+
+def _parts(x: Tensor, options: dict[str, Any]) -> tuple[int, int]:
+    """Return the grid of rows and parts of rows."""
+    return len(x), -(-x.shape[1] // options["BLOCK"])
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -174,11 +224,11 @@ def _options(x: Tensor, weights: Tensor | None, penalty: str) -> dict[str, Any]:
     import triton
     import triton.language as tl
 
-    block = min(LONGEST, triton.next_power_of_2(x.shape[1]))
+    n = x.shape[1]
+    block = triton.next_power_of_2(n) if n <= LONGEST else min(LONGEST, PART)
     return {
         "PENALTY": penalty,
         "WEIGHTED": weights is not None,
-        "FITS": x.shape[1] <= block,
         "WIDE": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "BLOCK": block,
         "num_warps": max(1, min(16, block // 512)),

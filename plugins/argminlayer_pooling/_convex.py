@@ -55,26 +55,38 @@ def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
             break
         u = torch.addcmul(u, step, moves).clamp_(low, high)
     solution = (u.double() + step.double()).clamp_(low, high)
-    flat = curvature < FLAT / math.sqrt(t.shape[-1]) * rows.total
-    return solution, hard | flat | ~(step.abs() <= short)
+    return solution, hard | ~(step.abs() <= short) | _flat(penalty, rows, solution, curvature)
 
 
 def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[Tensor, Tensor]:
     """Return what :func:`_newton` does."""
     x, alpha, start = rows.x, rows.alpha[:, 0], _start(rows)
-    eps = torch.finfo(x.dtype).eps
+    eps = torch.finfo(start.dtype).eps
     short = 0.1 * eps**0.5
     if isinstance(penalty, Huber):
         short = 8.0 * eps * (1.0 + float((start.abs() / alpha).max()))
     u, curvature, settled = kernels.descend(penalty.name, shape_of(penalty), x, rows.weights, alpha, start, short)
-    far = x.amax(-1) - x.amin(-1) > FAR * alpha
-    return u, far | ~settled | (curvature < FLAT / math.sqrt(x.shape[-1]) * rows.total)
+    far = x.amax(-1).double() - x.amin(-1).double() > FAR * alpha
+    return rows.clamp(u), far | ~settled | _flat(penalty, rows, u, curvature)
 
 
 def _start(rows: Rows) -> Tensor:
     """Return the median of a sample of each row."""
-    start: Tensor = rows.x[:, :: -(-rows.x.shape[-1] // SAMPLE)].median(-1).values
+    sample = rows.x[:, :: -(-rows.x.shape[-1] // SAMPLE)]
+    start: Tensor = sample.to(torch.promote_types(sample.dtype, torch.float32)).median(-1).values
     return start
+
+
+def _flat(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor) -> Tensor:
+    """Return where the minimum is flat, or rounding would move it."""
+    total = rows.total
+    flat = curvature < FLAT / math.sqrt(rows.x.shape[-1]) * total
+    if isinstance(penalty, Huber):
+        # at the end of an interval of minima at most half of the weight is at a kink, and may count as inside
+        doubtful = (curvature <= 0.501 * total).nonzero()[:, 0]
+        if len(doubtful):
+            flat[doubtful] |= _alone(rows[doubtful], u[doubtful], 1e-5)
+    return flat
 
 
 def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:
@@ -126,8 +138,13 @@ def _middle(rows: Rows, u: Tensor, pull: Tensor) -> Tensor:
     there = rows.x if rows.weights is None else torch.where(rows.weights > 0, rows.x, torch.nan)
     below = torch.where(there < u[:, None], there, -torch.inf).amax(-1)
     above = torch.where(there > u[:, None], there, torch.inf).amin(-1)
-    distance = _residuals(rows, u).abs_()
+    between = _alone(rows, u, 1e-9) & (pull.abs() <= 1e-12 * rows.total)
+    return torch.where(between, 0.5 * below + 0.5 * above, u)
+
+
+def _alone(rows: Rows, u: Tensor, tolerance: float) -> Tensor:
+    """Return where no point that counts is nearer than alpha, up to a tolerance."""
+    distance = rows.residuals(u).abs_()
     if rows.weights is not None:
         distance.masked_fill_(rows.weights <= 0, torch.inf)
-    between = (distance.amin(-1) >= 1.0 - 1e-9) & (pull.abs() <= 1e-12 * rows.total)
-    return torch.where(between, 0.5 * below + 0.5 * above, u)
+    return distance.amin(-1) >= 1.0 - tolerance

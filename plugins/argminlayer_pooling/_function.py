@@ -42,7 +42,7 @@ class Pool(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Pool."""
         cores = 2 if options.vectors else 1
-        rows, batch = as_rows(x, weights, alpha, cores)
+        rows, batch = as_rows(x, weights, alpha, cores, widen=options.kernels is None)
         bad = unusable(x, weights, alpha, batch, options.throw, cores)
         if bad is not None:
             rows = rows.without(bad)
@@ -115,20 +115,23 @@ class Pool(torch.autograd.Function):
 Pool.forward.__signature__ = inspect.signature(Pool.forward)  # type: ignore[attr-defined]
 
 
-def as_rows(x: Tensor, weights: Tensor | None, alpha: Tensor, cores: int) -> tuple[Rows, torch.Size]:
-    """Return the instances as rows in the precision they are worked in, and the shape of the batch.
+def as_rows(
+    x: Tensor, weights: Tensor | None, alpha: Tensor, cores: int, widen: bool = True
+) -> tuple[Rows, torch.Size]:
+    """Return the instances as rows, and the shape of the batch.
 
     Args:
         x: points, the last ``cores`` dimensions of one instance.
         weights: (..., n) or None.
         alpha: (...).
         cores: one for numbers, two for vectors.
+        widen: to at least single precision, in which tensors are worked on; kernels read what is given.
     """
     batch = x.shape[:-cores]
     others = [alpha.shape, *([] if weights is None else [weights.shape[:-1]])]
     if any(others):  # which is rare, and not quick
         batch = torch.broadcast_shapes(batch, *others)
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = torch.promote_types(x.dtype, torch.float32) if widen else x.dtype
 
     def flat(p: Tensor, core: torch.Size) -> Tensor:
         return p.detach().expand(batch + core).reshape(-1, *(core or (1,)))
@@ -176,7 +179,7 @@ def _broadcast(
     x, weights, alpha, _ = given
     assert x is not None
     assert alpha is not None
-    rows, batch = as_rows(x, weights, alpha, cores)
+    rows, batch = as_rows(x, weights, alpha, cores, widen=kernels is None)
     if cores == 1:
         grads = derivative(penalty, rows, u.reshape(-1), cotangent.reshape(-1).double(), wanted, kernels)
     else:

@@ -8,7 +8,7 @@ from ._penalties import AbstractPenalty, Barron
 
 
 class Kernels(Protocol):
-    """Functions of rows of points ``x`` (rows, n), weights likewise or None, and alpha (rows,).
+    """Functions of rows of points ``x`` (rows, n) of any precision, weights likewise or None, and alpha (rows,).
 
     ``penalty`` is a name, ``shape`` a number of which only Barron's penalty makes use.
     """
@@ -37,9 +37,23 @@ class Kernels(Protocol):
         alpha: Tensor,
         u: Tensor,
         cotangent: Tensor,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-        """Return the gradients for points, weights and alpha of every row, and where curvatures cancel, (rows,)."""
+        into: tuple[Tensor | None, Tensor | None],
+    ) -> tuple[Tensor, Tensor]:
+        """Write the gradients for points and weights, where they are wanted, in the precision of ``x``.
+
+        Returns:
+            The gradient for alpha, of every row its own, and where curvatures cancel, so that all are lost, (rows,).
+        """
+        ...
+
+    def windows(
+        self, t: Tensor, sums: tuple[Tensor, Tensor], weights: Tensor | None, total: Tensor, tie: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return first points of the leftmost best windows of sorted ``t``, and the ones after their last, (rows, 1).
+
+        Windows are the sets of inliers of the truncated quadratic, ``sums`` and ``weights`` the prefix sums by which
+        their cost is known, and costs are equal up to ``tie`` of the ``total``.
+        """
         ...
 
 

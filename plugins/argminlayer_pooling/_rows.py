@@ -44,6 +44,11 @@ class Rows:
         """Return the rows in double precision."""
         return Rows(self.x.double(), None if self.weights is None else self.weights.double(), self.alpha)
 
+    def wide(self) -> "Rows":
+        """Return the rows in single precision, if that of the points is less."""
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        return Rows(self.x.to(dtype), None if self.weights is None else self.weights.to(dtype), self.alpha)
+
     @property
     def total(self) -> Tensor:
         """Sum of the weights of each row, (rows,), double."""

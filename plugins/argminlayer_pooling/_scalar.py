@@ -39,11 +39,11 @@ def minimise(penalty: AbstractPenalty, rows: Rows, kernels: Kernels | None = Non
 def _solver(penalty: AbstractPenalty, kernels: Kernels | None) -> Callable[[Rows], tuple[Tensor, Tensor]]:
     bounds = penalty.bounds
     if bounds is not None:
-        return lambda rows: pool_modes(penalty, bounds, rows, kernels)
+        return lambda rows: pool_modes(penalty, bounds, rows.wide(), kernels)
     if isinstance(penalty, Quadratic):
         return lambda rows: _exact(_mean(rows))
     if isinstance(penalty, TruncatedQuadratic):
-        return lambda rows: _exact(pool_truncated(rows))
+        return lambda rows: _exact(pool_truncated(rows.wide(), kernels))
     return lambda rows: _exact(pool_convex(penalty, rows, kernels))
 
 
@@ -87,14 +87,18 @@ def derivative(
     if bool(bad.any()):
         failed = bad & (cotangent != 0.0)
         rows, u, cotangent = rows.without(bad), u.nan_to_num(nan=0.0), cotangent.masked_fill(bad, 0.0)
+    if wanted[3]:
+        rows, kernels = rows.wide(), None  # no kernel knows of the shape
     full = [torch.empty_like(rows.x) if want else None for want in wanted[:2]]
     single = [torch.empty_like(rows.alpha) if want else None for want in wanted[2:]]
     grads = [*full, *single]
     for where, block in rows.blocks(parts=4):
         into = [None if grad is None else grad[where] for grad in grads]
         given = penalty, block, u[where], cotangent[where], into
-        if kernels is None or wanted[3] or not _by_kernel(*given, kernels):
+        if kernels is None:
             _block(*given)
+        else:
+            _by_kernel(*given, kernels)
     if failed is not None:
         for grad in grads:
             if grad is not None:
@@ -104,22 +108,24 @@ def derivative(
 
 def _by_kernel(
     penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, into: Gradients, kernels: Kernels
-) -> bool:
-    """Do what :func:`_block` does; return whether no curvatures cancel, else it is to do it."""
-    points, weights, alpha, weak = kernels.pull(
-        penalty.name,
-        shape_of(penalty),
-        rows.x,
-        rows.weights,
-        rows.alpha[:, 0],
-        u,
-        cotangent,
-        (into[0] is not None, into[1] is not None),
+) -> None:
+    """Do what :func:`_block` does, which is left to it where curvatures cancel."""
+    points, weights, alpha, _ = into
+    scale, weak = kernels.pull(
+        penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0], u, cotangent, (points, weights)
     )
-    for grad, found in zip(into, (points, weights, alpha[:, None]), strict=False):
-        if grad is not None and found is not None:
-            grad.copy_(found)
-    return not bool(weak.any())
+    if alpha is not None:
+        alpha.copy_(scale[:, None])
+    if bool(weak.any()):
+        some = rows[weak].wide()
+        found = [
+            None if grad is None else torch.empty_like(grad[weak], dtype=torch.promote_types(grad.dtype, some.x.dtype))
+            for grad in into
+        ]
+        _block(penalty, some, u[weak], cotangent[weak], found)
+        for grad, part in zip(into, found, strict=True):
+            if grad is not None and part is not None:
+                grad[weak] = part.to(grad.dtype)
 
 
 def _block(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, into: Gradients) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._kernels import Kernels
 from ._penalties import weighted
 from ._rows import Rows, sort_rows
 
@@ -82,7 +83,7 @@ def _origin(t: Tensor) -> Tensor:
     return t.gather(-1, torch.where(gap, position, 0).cummax(-1).values)
 
 
-def pool_truncated(rows: Rows) -> Tensor:
+def pool_truncated(rows: Rows, kernels: Kernels | None = None) -> Tensor:
     """Return ``argmin_u sum_i w_i min((x_i - u)^2, alpha^2) / 2`` of a block of rows, (rows,), in double precision.
 
     As ``u`` moves over the sorted points, its inliers are a window that gains a point at ``x_i - alpha`` and loses one
@@ -90,10 +91,22 @@ def pool_truncated(rows: Rows) -> Tensor:
     lower bound exceeds the best window known are left out. Of equal minima the leftmost is taken.
     """
     s = sort_rows(rows)
-    n = s.x.shape[-1]
-    middle = s.x[:, n // 2, None].double()
+    middle = s.x[:, s.x.shape[-1] // 2, None].double()
     t = (s.x.double() - middle).div_(s.alpha)
     windows = Windows.of(t, None if s.weights is None else s.weights.double())
+    if kernels is None:
+        begin, end = _best(windows)
+    else:
+        begin, end = kernels.windows(t, windows.sums, windows.weights, windows.total, TIE)
+    # from the first inlier: a window is narrow, a row may be wide
+    offset = windows.moments(begin, end)[1] + (windows.origin.expand_as(t).gather(-1, begin) - t.gather(-1, begin))
+    u = s.x.gather(-1, begin).double() + s.alpha * offset
+    return u[:, 0].clamp_(s.x[:, 0], s.x[:, -1])
+
+
+def _best(windows: Windows) -> tuple[Tensor, Tensor]:
+    """Return the first point of the leftmost best window of each row, and the one after its last, (rows, 1) each."""
+    t, n = windows.t, windows.t.shape[-1]
     gains, losses, *held = _promising(windows) if n > FEW else (torch.arange(n, device=t.device).expand_as(t),) * 2
     # a window that ends with the point gained, and one that begins after the point lost
     first = torch.searchsorted(t, t.gather(-1, gains) - 2.0)
@@ -103,11 +116,7 @@ def pool_truncated(rows: Rows) -> Tensor:
     least = cost.amin(-1, keepdim=True)
     begin = torch.where(cost <= least + TIE * windows.total, begin, n)
     chosen = begin.argmin(-1, keepdim=True)
-    begin, end = begin.gather(-1, chosen), end.gather(-1, chosen)
-    # from the first inlier: a window is narrow, a row may be wide
-    offset = windows.moments(begin, end)[1] + (windows.origin.expand_as(t).gather(-1, begin) - t.gather(-1, begin))
-    u = s.x.gather(-1, begin).double() + s.alpha * offset
-    return u[:, 0].clamp_(s.x[:, 0], s.x[:, -1])
+    return begin.gather(-1, chosen), end.gather(-1, chosen)
 
 
 def _promising(windows: Windows) -> tuple[Tensor, ...]:

@@ -25,6 +25,15 @@ def test_interpreted_kernels_agree_with_torch():
     assert "0 failures" in result.stdout, result.stdout
 
 
+@needs_triton
+def test_kernels_compile_for_a_gpu_that_is_not_there():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = SCRIPT.with_name("compiled_pooling.py")
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" bytes") == 7
+
+
 def refusal(problem, *parameters):
     return PoolKernel().refuses(problem.structure, parameters)
 

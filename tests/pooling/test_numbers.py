@@ -209,6 +209,18 @@ def test_flat_and_tied_minima_have_the_documented_solution_and_finite_gradients(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_minimum_of_a_gap_is_its_middle_whatever_is_on_its_sides(dtype):
+    for k in range(1, 30):
+        alpha = 0.1 + torch.rand(()).item()
+        below, above = -torch.rand(k, dtype=dtype), 2.1 * alpha + torch.rand(k, dtype=dtype)
+        sides = torch.stack([torch.cat([below, above]), torch.cat([below.round(), above.ceil() + 1.0])])
+        middles = 0.5 * (sides[:, :k].amax(-1) + sides[:, k:].amin(-1))
+        order = torch.randperm(2 * k)
+        found = RobustPool("huber", torch.tensor(alpha, dtype=dtype), -1)(sides[:, order])
+        assert torch.allclose(found, middles, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("penalty", ["welsch", "geman-mcclure", "barron"])
 def test_an_almost_flat_minimum_moves_with_its_points(penalty, dtype):
     x = torch.linspace(-3.0, 3.0, 130, dtype=dtype, requires_grad=True)
