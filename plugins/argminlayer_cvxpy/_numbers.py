@@ -64,10 +64,6 @@ class Numbers:
         places = torch.from_numpy(np.ascontiguousarray(index, dtype=np.int64))
         return self.program.apply(("take", places.numpy().tobytes()), lambda x: x[:, places], (self,), len(index))
 
-    def spread(self, size: int) -> "Numbers":
-        """Return a vector of this length, for one of length one or of that length."""
-        return self if self.size == size else self.take(np.zeros(size, dtype=np.int64))
-
     def add_up(self, targets: Index, size: int) -> "Numbers":
         """Return a vector of length ``size`` with every number added at its target."""
         if len(targets) == size and (targets == np.arange(size)).all():

@@ -125,18 +125,6 @@ def _reduced(m: Machine, losses: Value, a: Arguments) -> Value:
     return m.div(total, losses.shape.numel()) if a.get("reduction", mean) == mean else total
 
 
-def _entropy(m: Machine, a: Arguments) -> Any:
-    x = m.value(a["self"])
-    return m.unary("neg", m.mul(x, m.unary("log", x)))
-
-
-def _xlogy(m: Machine, a: Arguments) -> Any:
-    if isinstance(a["self"], torch.Tensor):
-        factor = a["self"].to(torch.float64)
-        return m.where(factor == 0, 0.0 * factor, m.mul(factor, m.unary("log", a["other"])))
-    return m.mul(a["self"], m.unary("log", a["other"]))
-
-
 def _top(m: Machine, a: Arguments) -> Any:
     """Return the entries of a vector in order, or the first k of them."""
     x = m.floats(a["self"])
@@ -219,8 +207,6 @@ RULES: Mapping[str, al.algebra.Rule] = MappingProxyType(
         "logaddexp": _logaddexp,
         **dict.fromkeys(("huber_loss", "smooth_l1_loss"), _huber),
         "leaky_relu": _leaky,
-        "special_entr": _entropy,
-        "xlogy": _xlogy,
         "_linalg_eigh": _eigenvalues,
         "_linalg_svd": _singular_values,
         "_linalg_slogdet": _log_determinant,

@@ -90,11 +90,6 @@ class Term:
         kinds = {curved.pattern.kind if curved.pattern is not None else "" for curved in self.curved}
         return self.quadratic is None and kinds == {kind}
 
-    @property
-    def is_curved_only(self) -> bool:
-        """Whether it has curved parts only."""
-        return self.quadratic is None and self.affine.is_number and self.affine.offset.is_constant(0.0)
-
 
 def total(parts: Sequence[Curved]) -> Expression:
     """Return the sum of curved parts."""
