@@ -140,6 +140,14 @@ def test_weights_of_flows_are_learned_and_prices_are_what_flows_pay():
     assert slope == pytest.approx(difference, rel=1e-5)
 
 
+def test_a_learned_weight_of_total_variation_is_the_best_of_a_grid():
+    pytest.importorskip("cvxpy", reason="needs the extra cvxpy")
+    weight, error, best, least, difference = run("19_denoising_with_a_learned_weight")
+    assert error <= least
+    assert weight == pytest.approx(best, rel=0.15)
+    assert difference < 1e-8
+
+
 def test_the_rules_of_sudoku_are_learned_from_solved_boards():
     before, after = run("14_sudoku_by_learned_constraints")
     assert before < 0.1
