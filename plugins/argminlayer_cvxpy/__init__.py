@@ -2,12 +2,13 @@
 
 from ._layer import CvxpyLayer
 from ._plugin import argminlayer_read_model, argminlayer_solvers
-from ._solvers import ECOS, HIGHS, OSQP, SCS, Clarabel, Gurobi, Mosek, Named
+from ._solvers import ECOS, HIGHS, OSQP, PIQP, SCS, Clarabel, Gurobi, Mosek, Named
 
 __all__ = [
     "ECOS",
     "HIGHS",
     "OSQP",
+    "PIQP",
     "SCS",
     "Clarabel",
     "CvxpyLayer",

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 import argminlayer as al
 
-from ._solvers import ECOS, HIGHS, OSQP, SCS, AbstractCvxpy, Clarabel, Gurobi, Mosek, Named
+from ._solvers import ECOS, HIGHS, OSQP, PIQP, SCS, AbstractCvxpy, Clarabel, Gurobi, Mosek, Named
 
 _DIRECT: dict[str, type[AbstractCvxpy]] = {
     "clarabel": Clarabel,
     "scs": SCS,
     "osqp": OSQP,
     "highs": HIGHS,
+    "piqp": PIQP,
     "ecos": ECOS,
     "mosek": Mosek,
     "gurobi": Gurobi,

@@ -5,13 +5,13 @@ from typing import Any
 
 import argminlayer as al
 
-from ._solvers import ECOS, HIGHS, OSQP, SCS, Clarabel, Gurobi, Mosek, Named
+from ._solvers import ECOS, HIGHS, OSQP, PIQP, SCS, Clarabel, Gurobi, Mosek, Named
 
 
 @al.hookimpl
 def argminlayer_solvers() -> list[type[al.AbstractSolver]]:
     """Return the solvers of this plugin."""
-    return [Clarabel, SCS, OSQP, HIGHS, ECOS, Mosek, Gurobi, Named]
+    return [Clarabel, SCS, PIQP, OSQP, HIGHS, ECOS, Mosek, Gurobi, Named]
 
 
 @al.hookimpl

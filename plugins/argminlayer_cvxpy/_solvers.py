@@ -86,7 +86,7 @@ class AbstractCvxpy(AbstractOrdinary):
         return {**chosen, **(self.settings or {})}
 
 
-_BROUGHT = frozenset({"cvxpy", "clarabel", "scs", "ecos", "osqp", "highspy"})
+_BROUGHT = frozenset({"cvxpy", "clarabel", "scs", "ecos", "osqp", "highspy", "piqp"})
 """What the extra of this plugin installs."""
 _ALL = frozenset({"second_order", "semidefinite", "exponential", "power"})
 
@@ -201,6 +201,30 @@ class OSQP(AbstractCvxpy):
         from ._osqp import solve
 
         return solve(self, form, start)
+
+
+@dataclass(frozen=True)
+class PIQP(AbstractCvxpy):
+    """A proximal interior-point method: sparse or dense quadratic programs, semidefinite ones included.
+
+    Reference: Schwan, Jiang, Kuhn and Jones, *PIQP: a proximal interior-point quadratic programming solver*, 2023.
+    """
+
+    name: ClassVar[str] = "cvxpy.piqp"
+    module: ClassVar[str] = "piqp"
+    tolerances: ClassVar[tuple[str, ...]] = ("eps_abs", "eps_rel")
+    iterations: ClassVar[str] = "max_iter"
+
+    def suits(self, form: al.ConeForm) -> float:
+        """Return 35 for quadratic programs, 29 for linear ones."""
+        return 35.0 if form.P.shape[-1] else 29.0
+
+    def solve_cones(self, form: al.ConeForm, start: al.ConeAnswer | None = None) -> al.ConeAnswer:
+        """Solve every program; where to begin makes no difference to an interior-point method."""
+        del start
+        from ._piqp import solve
+
+        return solve(self, form)
 
 
 @dataclass(frozen=True)

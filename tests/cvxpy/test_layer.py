@@ -10,7 +10,7 @@ import torch
 from cvxpy_problems import PROBLEMS, value_of
 
 import argminlayer as al
-from argminlayer_cvxpy import SCS, Clarabel, CvxpyLayer, Named
+from argminlayer_cvxpy import PIQP, SCS, Clarabel, CvxpyLayer, Named
 from argminlayer_cvxpy._layer import _choose
 
 
@@ -126,7 +126,8 @@ def test_every_mode_of_torch(layer, given):
         (None, {"solve_method": "Clarabel", "n_jobs_forward": 2}, (Clarabel(threads=2), None)),
         (None, {"acceleration_lookback": 0}, (SCS(settings={"acceleration_lookback": 0}), None)),
         (None, {"tol_feas": 1e-7}, (Clarabel(settings={"tol_feas": 1e-7}), None)),
-        ("PIQP", {"max_iter": 7}, (Named(solver="piqp", settings={"max_iter": 7}), None)),
+        ("PIQP", {"max_iters": 7}, (PIQP(max_iter=7), None)),
+        ("DAQP", {"iter_limit": 7}, (Named(solver="daqp", settings={"iter_limit": 7}), None)),
         ("cvxpy.osqp", {"eps": 1e-7}, ("cvxpy.osqp", {"tol": 1e-7})),
         (SCS(), {"tol": 1e-7}, (SCS(tol=1e-7), None)),
     ],
