@@ -100,12 +100,12 @@ def test_a_failed_instance_is_named_and_leaves_the_others_alone(solver):
     assert all(answer.messages)
 
 
-@pytest.mark.parametrize("solver", ["clarabel", "scs", "osqp", "ecos", "piqp"])
+@pytest.mark.parametrize("solver", ["clarabel", "scs", "osqp", "ecos"])
 def test_what_comes_with_infeasible_and_unbounded_programs_proves_it(solver):
     form, answer = infeasible_and_unbounded(SOLVERS[solver])
     _, _, A, b = form.instance(1)
     proof = answer.multipliers[1]
-    assert proof.min() >= -1e-6
+    assert proof.min() >= -1e-9
     assert b @ proof < 0
     assert np.abs(A.T @ proof).max() < 1e-6 * np.abs(b @ proof)
     _, q, A, _ = form.instance(2)
