@@ -19,6 +19,9 @@ from ._quadratic import Form
 from ._terms import Curved, Pattern, Term
 from ._translate_write import POSITIVE, Expression
 
+LONGEST_TOWER = 4.0
+"""Powers of this size and smaller, in halves, are written with second-order cones, which most solvers know."""
+
 Atom = Callable[[Terms, Term], Term]
 Ufunc = Callable[..., Tensor]
 
@@ -177,7 +180,12 @@ def power(terms: Terms, x: Term, exponent: float) -> Term:
     even = whole and exponent > 0 and exponent % 2 == 0
     if whole and not even and not expression.is_nonneg():
         raise al.algebra.Unsupported(refusal("power", [expression]))
-    return terms.curve(cp.power(expression, exponent), "power", expression)
+    return terms.curve(cp.power(expression, exponent, approx=has_short_tower(exponent)), "power", expression)
+
+
+def has_short_tower(exponent: float) -> bool:
+    """Say whether a power is exactly a few second-order cones; any other needs a power cone, or is an approximation."""
+    return (2.0 * exponent).is_integer() and abs(exponent) <= LONGEST_TOWER
 
 
 def quotient(terms: Terms, x: Term, y: Term) -> Term:

@@ -57,7 +57,12 @@ def _norm(m: Machine, a: Arguments) -> Any:
         return _rows(m, a, lambda x: cp.norm1(x, axis=1), "norm")
     if math.isinf(order):
         return _rows(m, a, lambda x: cp.norm_inf(x, axis=1), "norm")
-    return _rows(m, a, lambda x: cp.hstack([cp.pnorm(x[row], order) for row in range(x.shape[0])]), "norm")
+    approx = _atoms.has_short_tower(order)
+
+    def norms(matrix: Expression) -> Expression:
+        return cp.hstack([cp.pnorm(matrix[row], order, approx=approx) for row in range(matrix.shape[0])])
+
+    return _rows(m, a, norms, "norm")
 
 
 def _leaky(m: Machine, a: Arguments) -> Any:

@@ -294,6 +294,27 @@ def test_a_maximum_is_found_with_multipliers_of_our_sign():
     torch.testing.assert_close(solution.multipliers.inequality, torch.full((3, 1), 5.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("exponent", [1.5, 1.7, 2.5, 3.14159, 4.0, 6.0])
+def test_powers_and_norms_of_any_order_are_exact(exponent):
+    problem = al.Problem(lambda u, x: (u**exponent).sum() - x @ u, "(n)->(n)", lower=0.0)
+    x = X.exp()
+    found = al.argmin(problem, x, solver="cvxpy.clarabel")
+    torch.testing.assert_close(found, (x / exponent) ** (1.0 / (exponent - 1.0)), rtol=1e-9, atol=1e-11)
+    ball = al.Problem(lambda u, x: x @ u, "(n)->(n)", inequality=lambda u, x: u.norm(p=exponent) - 1.0)
+    dual = exponent / (exponent - 1.0)
+    least = -x.norm(p=dual, dim=1)
+    torch.testing.assert_close(al.solve(ball, x, solver="cvxpy.clarabel").objective, least, rtol=1e-8, atol=0.0)
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.5, -0.5, -2.0, -1.3])
+def test_concave_and_negative_powers_are_exact(exponent):
+    sign = -1.0 if exponent > 0 else 1.0
+    problem = al.Problem(lambda u, x: sign * (u**exponent).sum() + x @ u, "(n)->(n)", lower=0.0, start=1.0)
+    x = X.exp()
+    found = al.argmin(problem, x, solver="cvxpy.clarabel")
+    torch.testing.assert_close(found, (x / abs(exponent)) ** (1.0 / (exponent - 1.0)), rtol=1e-8, atol=0.0)
+
+
 def test_a_product_of_wide_matrices_gets_variables_of_its_own():
     wide, back = numbers(3, 200, seed=5), numbers(200, 3, seed=6)
     problem = al.Problem(lambda u, x: (back @ (wide @ u) - x).square().sum() + 0.1 * u.square().sum(), "(n)->(n)")
