@@ -14,6 +14,7 @@ Reference: Friberg, *Projection onto the exponential cone: a univariate root-fin
 *Differential properties of Euclidean projection onto power cone*, 2015.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -123,8 +124,9 @@ class Curved:
         )
         return torch.where(at.curved, torch.minimum(s, z), torch.inf)
 
+    @functools.cached_property
     def basis(self) -> Tensor:
-        """Return Q with the eigenvectors p, w and p x w in its columns, (batch, count, 3, 3)."""
+        """Q with the eigenvectors p, w and p x w in its columns, (batch, count, 3, 3)."""
         curve = self.place.curve
         columns = torch.stack([curve.p, curve.w, torch.linalg.cross(curve.p, curve.w)], -1)
         columns = columns / torch.linalg.vector_norm(columns, dim=-2, keepdim=True)
@@ -132,11 +134,11 @@ class Curved:
 
     def rotate(self, values: Tensor) -> Tensor:
         """Return Q'V for (batch, count, 3, c)."""
-        return self.basis().mT @ values
+        return self.basis.mT @ values
 
     def back(self, values: Tensor) -> Tensor:
         """Return QV, the inverse of :meth:`rotate`."""
-        return self.basis() @ values
+        return self.basis @ values
 
     def bend(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the second derivative of the projection along a and b, (batch, count, 3).

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ._matrices import Matrices
 from ._pattern import ConePattern
+from ._separable import SeparableMatrices, SeparableSystem, is_separable
 from ._sparse import SparseMatrices, SparseSystem
 from ._system import System
 
@@ -13,12 +14,14 @@ FILLED = 0.1
 """From this part of entries on they are dense whatever their size."""
 
 AnyMatrices = Matrices | SparseMatrices
-AnySystem = System | SparseSystem
+AnySystem = System | SparseSystem | SeparableSystem
 
 
 def matrices_of(pattern: ConePattern, P: Tensor, A: Tensor) -> AnyMatrices:
     """Return the matrices of values P and A, (1 or batch, entries) each."""
-    return SparseMatrices(pattern, P, A) if _is_sparse(pattern) else Matrices.of(pattern, P, A)
+    if not _is_sparse(pattern):
+        return Matrices.of(pattern, P, A)
+    return SeparableMatrices(pattern, P, A) if is_separable(pattern) else SparseMatrices(pattern, P, A)
 
 
 def _is_sparse(pattern: ConePattern) -> bool:

@@ -71,7 +71,7 @@ class SparseMatrices:
         """Return A'z for z (batch, m)."""
         return A_pulled(self.pattern, self.A, z)
 
-    def system(self, faces: Faces, gamma: Tensor, weak_active: bool, shift: float = 0.0) -> "SparseSystem":
+    def system(self, faces: Faces, gamma: Tensor, weak_active: bool, shift: float = 0.0) -> Any:
         """Return the factorised KKT systems; see :class:`System`."""
         return SparseSystem.of(self, faces, gamma, weak_active, shift)
 

@@ -7,6 +7,7 @@ from cone_programs import CURVED, RawClarabel, isolated
 
 import argminlayer as al
 from argminlayer.cones import _programs
+from argminlayer.cones._separable import SeparableMatrices
 from argminlayer.cones._sparse import SparseMatrices
 
 FINE = RawClarabel(tol=1e-10)
@@ -91,6 +92,43 @@ def test_projections_of_long_vectors_onto_the_norm_ball_and_the_simplex():
         weight = torch.cos(torch.arange(batch * n, dtype=y.dtype)).reshape(batch, n)
         got, want = (torch.autograd.grad((v * weight).sum(), y, retain_graph=True)[0] for v in (value, expected))
         assert torch.allclose(got, want, atol=1e-9)
+
+
+@pytest.mark.usefixtures("always_sparse")
+def test_separable_systems_agree_with_sparse_ones(monkeypatch):
+    """``min sum 1/2 p x^2 + q x`` over two equalities, lower bounds by rows with two signs, and one upper bound."""
+    n, batch = 7, 4
+    draw = torch.Generator().manual_seed(2)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=draw)
+
+    diagonal = np.arange(n)
+    rows = np.r_[0 * diagonal, 0 * diagonal + 1, 2 + diagonal, 2 + n]
+    pattern = al.ConePattern(n, al.Cones(2, n + 1), diagonal, diagonal, rows, np.r_[diagonal, diagonal, diagonal, 3])
+    sign = torch.where(torch.arange(n) % 2 == 0, -1.0, -2.0).double()
+
+    def data(p, q, E, b, low):
+        A = torch.cat([E.flatten(-2), sign.expand(*E.shape[:-2], n), sign.new_ones(*E.shape[:-2], 1)], -1)
+        return p, q, A, torch.cat([b, sign * low, b.new_full((*b.shape[:-1], 1), 3.0)], -1)
+
+    problem = al.ConeProgram(
+        f"({n}),({n}),(2,{n}),(2),({n})->({n}),({n + 3})", pattern, data, lambda x, z: (x, z), multipliers=True
+    )
+    E = normal(batch, 2, n)
+    given = [normal(batch, n).exp(), 2.0 * normal(batch, n), E, E.sum(-1), 0.3 * normal(batch, n)]
+    assert isinstance(_programs.matrices_of(pattern, given[0], given[0]), SeparableMatrices)
+
+    def both():
+        data = [t.clone().requires_grad_() for t in given]
+        x, z = al.argmin(problem, *data, solver=FINE)
+        first = torch.autograd.grad(x.square().sum() + z.sin().sum(), data, create_graph=True)
+        return x, z, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), data)
+
+    separable = both()
+    monkeypatch.setattr(_programs, "is_separable", lambda _: False)
+    for one, other in zip(separable, both(), strict=True):
+        assert torch.allclose(one, other, atol=1e-8 * (1.0 + float(one.detach().abs().max())))
 
 
 def sorted_simplex(y):
