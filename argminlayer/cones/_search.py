@@ -78,9 +78,10 @@ def _as_cone_solver(solver: AbstractSolver) -> tuple[AbstractConeSolver, ...]:
 @functools.lru_cache(maxsize=256)
 def _family(registry: Registry, request: str) -> tuple[AbstractConeSolver, ...]:
     named = [s for name, s in registry.solvers.items() if request in (AUTO, name.partition(".")[0]) and s.available()]
-    made = tuple(solver for solver in named if isinstance(solver, AbstractConeSolver))
-    # automatic choice prefers what is made for cones
-    return made or tuple(solver for one in named for solver in _as_cone_solver(one))
+    if request == AUTO and any(isinstance(one, AbstractConeSolver) for one in named):
+        # others are asked with dense matrices, which would cost more than solving
+        named = [one for one in named if isinstance(one, AbstractConeSolver)]
+    return tuple(solver for one in named for solver in _as_cone_solver(one))
 
 
 def choose_cones(
@@ -202,7 +203,10 @@ def _explained(
     status = np.array(status)
 
     def ask(other: ConeForm) -> tuple[Tensor, Tensor]:
-        point = _asked(other, programs_of(other), solver)[1]
+        able = [s for s in (solver, *cone_family(AUTO)) if not (missing(s) or s.refuses(other))]
+        if not able:
+            return torch.zeros(other.batch, other.pattern.size), torch.zeros(other.batch, other.pattern.cones.rows)
+        point = _asked(other, programs_of(other), able[0])[1]
         return point.x, point.z
 
     for code, proves, offered in (

@@ -9,6 +9,7 @@ from ._solvers import (
     Clarabel,
     ProxQP,
     Quadprog,
+    Separable,
     argminlayer_read_model,
     argminlayer_solvers,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Clarabel",
     "ProxQP",
     "Quadprog",
+    "Separable",
     "argminlayer_read_model",
     "argminlayer_solvers",
 ]

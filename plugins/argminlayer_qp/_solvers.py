@@ -1,7 +1,7 @@
 """The solver classes: what each takes, and which programs it suits. No back end is imported here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -299,10 +299,57 @@ class Quadprog(AbstractQP):
         return 18.0 if form.size <= SMALL else 9.0
 
 
+@dataclass(frozen=True)
+class Separable(al.AbstractConeSolver):
+    """Newton's method on the dual of separable programs with few equalities, a batch at once: simplices and boxes.
+
+    Attributes:
+        max_iter: Newton steps.
+
+    Reference: Kiwiel, *Breakpoint searching algorithms for the continuous quadratic knapsack problem*, 2008.
+    """
+
+    name: ClassVar[str] = "qp.separable"
+    capabilities: ClassVar[al.Capabilities] = replace(al.AbstractConeSolver.capabilities, batched=True)
+
+    max_iter: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse settings outside their range."""
+        if self.max_iter < 1:
+            raise al.SolverError(f"{self.name}: max_iter must be at least 1, not {self.max_iter!r}")
+
+    def available(self) -> al.Availability:
+        """Return that it is: it needs NumPy only."""
+        return al.Availability(True)
+
+    def refuses(self, form: al.ConeForm) -> str | None:
+        """Return why the programs cannot be solved. Refuse programs that are not separable and strictly convex."""
+        from ._separable import FEW, shape_of
+
+        if shape_of(form.pattern) is None:
+            return f"needs a diagonal P, bounds, and up to {FEW} equalities"
+        if not (form.P > 0).all() or (form.A[:, form.pattern.A_rows >= form.pattern.cones.zero] == 0).any():
+            return "needs a positive diagonal P and bounds whose coefficients are not zero"
+        return None
+
+    def suits(self, form: al.ConeForm) -> float:
+        """Return 40: it is made for these programs, and takes the batch at once."""
+        del form
+        return 40.0
+
+    def solve_cones(self, form: al.ConeForm, start: al.ConeAnswer | None = None) -> al.ConeAnswer:
+        """Solve every program."""
+        del start
+        from ._separable import solve
+
+        return solve(form, self.max_iter)
+
+
 @al.hookimpl
 def argminlayer_solvers() -> Sequence[type[al.AbstractSolver]]:
     """Return the solvers of quadratic programs."""
-    return [DAQP, PIQP, ProxQP, Clarabel, OSQP, SCS, HIGHS, Quadprog]
+    return [DAQP, PIQP, ProxQP, Clarabel, OSQP, SCS, HIGHS, Quadprog, Separable]
 
 
 @al.hookimpl
