@@ -9,12 +9,15 @@ from torch import Tensor
 import argminlayer as al
 
 from ._project import interpreted
+from ._vector_launches import MOST_CHANNELS, VectorKernels
 
 STRUCTURE = "robust-pool"
 LONGEST = 16384
 """Points of a row that are kept on the chip; longer rows are split over programs, and read again for every pass."""
 PART = 4096
 """Points of a longer row that one program has."""
+WINDOWS = 256
+"""Points whose windows one program looks at."""
 STEPS = 100
 """Steps of a descent."""
 TILE = 16
@@ -23,11 +26,11 @@ TILE = 16
 
 @dataclass(frozen=True)
 class PoolKernel(al.AbstractDirectSolver):
-    """Fused Triton kernels of robust pooling of numbers, for points on a GPU.
+    """Fused Triton kernels of robust pooling, for points on a GPU.
 
-    It serves the structure ``"robust-pool"`` with the data ``"penalty"``, ``"weighted"``, ``"vectors"`` (false) and
-    ``"rule"``, whose ``pool(parameters, throw, kernels)`` checks the parameters, decides where minima are looked for,
-    and proves them global; what is summed over the points on the way, it lets the kernels sum.
+    It serves the structure ``"robust-pool"`` with the data ``"penalty"``, ``"weighted"``, ``"vectors"`` and ``"rule"``,
+    whose ``pool(parameters, throw, kernels)`` checks the parameters, decides where minima are looked for, and proves
+    them global; what is summed over the points on the way, it lets the kernels sum.
     """
 
     name: ClassVar[str] = "kernels.pool"
@@ -45,7 +48,7 @@ class PoolKernel(al.AbstractDirectSolver):
         return al.Availability.of_module("triton", "kernels")
 
     def supports(self, problem: al.BoundProblem) -> str | None:
-        """Refuse vectors, and points that are not on a GPU."""
+        """Refuse long vectors, vectors in double precision, and points that are not on a GPU."""
         reason = super().supports(problem)
         structure = problem.problem.structure
         return reason or (None if structure is None else self.refuses(structure, problem.parameters))
@@ -56,14 +59,17 @@ class PoolKernel(al.AbstractDirectSolver):
         return 41.0
 
     def refuses(self, structure: al.Structure, parameters: tuple[Tensor, ...]) -> str | None:
-        """Return why the parameters are not served: vectors, another device, or what the structure's owner refuses."""
+        """Return why the parameters are not served: their size or device, or what the structure's owner refuses."""
         x = parameters[0]
         if x.device.type != "cuda" and not (x.device.type == "cpu" and interpreted()):
             return f"runs on a GPU, and the points are on {x.device.type}"
         if "rule" not in structure.data:
             return "needs the rule in the structure"
         if structure.data["vectors"]:
-            return "has no kernel for vectors"
+            if x.dtype == torch.float64:
+                return "has no kernel for vectors in double precision"
+            if x.shape[-2] > MOST_CHANNELS:
+                return f"keeps vectors on the chip, which holds {MOST_CHANNELS} channels, not {x.shape[-2]}"
         reason: str | None = structure.data["rule"].refuses(structure, parameters)
         return reason
 
@@ -82,7 +88,7 @@ class PoolKernel(al.AbstractDirectSolver):
         return al.Candidate(value[:, None].double(), torch.zeros_like(value, dtype=torch.int64))
 
 
-class Kernels:
+class Kernels(VectorKernels):
     """The kernels as functions of tensors: rows of points (rows, n), weights likewise or None, alpha (rows,).
 
     The protocol of the structure's owner says what each returns.
@@ -155,7 +161,7 @@ class Kernels:
         """Look at all windows twice: for their least cost, and for the leftmost that has it."""
         from . import _pool_kernels as kernels
 
-        n, block = t.shape[1], 256
+        n, block = t.shape[1], WINDOWS
         grid = (len(t), -(-n // block))
         least = torch.empty(grid, dtype=torch.float64, device=t.device)
         chosen = torch.empty(grid, dtype=torch.int64, device=t.device)

@@ -11,7 +11,7 @@ from ._kernels import Kernels
 from ._penalties import AbstractPenalty, Barron, barron_cost, penalty_of, weighted
 from ._rows import Rows
 from ._scalar import derivative, minimise
-from ._vector import pool_vectors, vector_derivative
+from ._vector import pool_vectors, pull_by_kernel, vector_derivative
 
 Given = tuple[Tensor | None, ...]
 """Points, weights (or None), alpha, and the shape (or None)."""
@@ -42,13 +42,13 @@ class Pool(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Pool."""
         cores = 2 if options.vectors else 1
-        rows, batch = as_rows(x, weights, alpha, cores, widen=options.kernels is None)
+        rows, batch = as_rows(x, weights, alpha, cores, widen=options.vectors or options.kernels is None)
         bad = unusable(x, weights, alpha, batch, options.throw, cores)
         if bad is not None:
             rows = rows.without(bad)
         penalty = penalty_of(options.name, shape)
         if options.vectors:
-            u, _ = pool_blocks(penalty, rows, options.starts, options.sample)
+            u, _ = pool_blocks(penalty, rows, options.starts, options.sample, options.kernels)
         else:
             u, _ = minimise(penalty, rows, options.kernels)
         if bad is not None:
@@ -140,9 +140,11 @@ def as_rows(
     return Rows(flat(x.to(dtype), x.shape[-cores:]), scaled, flat(alpha.double(), torch.Size())), batch
 
 
-def pool_blocks(penalty: AbstractPenalty, rows: Rows, starts: int, sample: int) -> tuple[Tensor, Tensor]:
+def pool_blocks(
+    penalty: AbstractPenalty, rows: Rows, starts: int, sample: int, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
     """Return :func:`pool_vectors` of all rows, block by block."""
-    parts = [pool_vectors(penalty, block, starts, sample) for _, block in rows.blocks()]
+    parts = [pool_vectors(penalty, block, starts, sample, kernels) for _, block in rows.blocks()]
     if not parts:
         return rows.x.new_empty(rows.x.shape[:2]), rows.x.new_empty(0)
     values, steps = zip(*parts, strict=True)
@@ -183,7 +185,9 @@ def _broadcast(
     if cores == 1:
         grads = derivative(penalty, rows, u.reshape(-1), cotangent.reshape(-1).double(), wanted, kernels)
     else:
-        grads = _vectors(penalty, rows, u.reshape(rows.x.shape[:2]), cotangent.reshape(rows.x.shape[:2]))
+        shaped = u.reshape(rows.x.shape[:2]), cotangent.reshape(rows.x.shape[:2])
+        # no kernel knows of the shape
+        grads = _vectors(penalty, rows, *shaped, wanted[1], None if wanted[3] else kernels)
     shapes = (x.shape[-cores:], x.shape[-1:], torch.Size(), torch.Size())
     return [
         g.reshape(batch + core) if g is not None and want else None
@@ -191,7 +195,9 @@ def _broadcast(
     ]
 
 
-def _vectors(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor) -> list[Tensor | None]:
+def _vectors(
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, weights: bool, kernels: Kernels | None
+) -> list[Tensor | None]:
     """Return the gradients of vectors, NaN where an instance that is NaN has a cotangent."""
     bad = u.isnan().any(-1)
     failed = bad & (cotangent != 0.0).any(-1)
@@ -200,11 +206,19 @@ def _vectors(penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor)
         cotangent = cotangent.masked_fill(bad[:, None], 0.0)
     if len(rows.x) == 0:
         return [torch.zeros_like(rows.x), torch.zeros_like(rows.x[:, 0]), rows.alpha, rows.alpha]
-    parts = [vector_derivative(penalty, block, u[where], cotangent[where]) for where, block in rows.blocks()]
-    grads = [torch.cat(part) for part in zip(*parts, strict=True)]
+    parts: list[tuple[Tensor | None, ...]] = []
+    for where, block in rows.blocks():
+        if kernels is None:
+            parts.append(vector_derivative(penalty, block.wide(), u[where], cotangent[where]))
+        else:
+            parts.append((*pull_by_kernel(penalty, block, u[where], cotangent[where], weights, kernels), None))
+    grads = [
+        None if part[0] is None else torch.cat([p for p in part if p is not None]) for part in zip(*parts, strict=True)
+    ]
     for grad in grads:
-        grad[failed] = torch.nan
-    return list(grads)
+        if grad is not None:
+            grad[failed] = torch.nan
+    return grads
 
 
 def mapped(

@@ -56,6 +56,43 @@ class Kernels(Protocol):
         """
         ...
 
+    def look(
+        self,
+        penalty: str,
+        shape: float,
+        x: Tensor,
+        weights: Tensor | None,
+        alpha: Tensor,
+        u: Tensor,
+        hessian: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return sums over vectors ``x`` (rows, m, n) at ``u`` (rows, m), with ``t = (x - u) / alpha``.
+
+        Returns:
+            The objective in units of alpha, and the sum of ``w rho' / |t|``, (rows,); this times x - u, (rows, m); and
+            that of ``w (rho'' - rho' / |t|) / |t|^2`` times ``t t'``, (rows, m, m), None unless ``hessian``.
+        """
+        ...
+
+    def pull_vectors(
+        self,
+        penalty: str,
+        shape: float,
+        x: Tensor,
+        weights: Tensor | None,
+        alpha: Tensor,
+        u: Tensor,
+        v: Tensor,
+        usable: Tensor,
+        wanted: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the gradients for points (rows, m, n), weights (rows, n) if they are ``wanted``, and alpha (rows,).
+
+        ``v`` (rows, m) is the cotangent times the inverse of the second derivative; where that is not ``usable``
+        (rows,), one or zero, the points share as in their weighted mean.
+        """
+        ...
+
 
 def shape_of(penalty: AbstractPenalty) -> float:
     """Return the shape of Barron's penalty, zero for any other."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._penalties import AbstractPenalty, Barron, TruncatedQuadratic, weighted
+from ._kernels import Kernels, shape_of
+from ._penalties import AbstractPenalty, Barron, TruncatedQuadratic, summed, weighted
 from ._problem import CONVEX
 from ._rows import Rows
 
@@ -30,7 +31,9 @@ class Descent:
     newton: Tensor
 
 
-def pool_vectors(penalty: AbstractPenalty, rows: Rows, starts: int, sample: int) -> tuple[Tensor, Tensor]:
+def pool_vectors(
+    penalty: AbstractPenalty, rows: Rows, starts: int, sample: int, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the lowest of the minima that descents reach, (rows, m), and the length of their last steps over alpha.
 
     A descent moves to the weighted mean of the points, by which the objective never rises for these penalties, or
@@ -41,16 +44,17 @@ def pool_vectors(penalty: AbstractPenalty, rows: Rows, starts: int, sample: int)
         rows: points (rows, m, n).
         starts: how many points to start from besides the mean and the median, if there may be several minima.
         sample: of how many points, evenly spaced, these are the best.
+        kernels: take over sums over the points.
     """
     x = rows.x
     mean = weighted(x, None if rows.weights is None else rows.weights[:, None]).sum(-1) / rows.total[:, None].to(
         x.dtype
     )
     begins = [mean] if penalty.name in CONVEX else [mean, x.median(-1).values, *_best(penalty, rows, starts, sample)]
-    best, value, step = _descend(penalty, rows, begins[0])
+    best, value, step = _descend(penalty, rows, begins[0], kernels)
     tie = 10.0 * torch.finfo(x.dtype).eps * rows.total
     for begin in begins[1:]:
-        u, other, last = _descend(penalty, rows, begin)
+        u, other, last = _descend(penalty, rows, begin, kernels)
         better = other < value - tie
         best, value, step = (
             torch.where(better[:, None] if a.ndim > 1 else better, b, a)
@@ -69,18 +73,17 @@ def _best(penalty: AbstractPenalty, rows: Rows, starts: int, sample: int) -> lis
     return [some.gather(-1, i[:, None, None].expand(-1, some.shape[1], 1))[:, :, 0] for i in order.unbind(-1)]
 
 
-def _descend(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _descend(penalty: AbstractPenalty, rows: Rows, u: Tensor, kernels: Kernels | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the end of a descent (rows, m), its objective and the length of its last step over alpha, (rows,)."""
     eps, alpha = torch.finfo(rows.x.dtype).eps, rows.alpha[:, 0].to(rows.x.dtype)
-    here = _look(penalty, rows, u)
+    here = _look(penalty, rows, u, kernels)
     done = torch.zeros_like(alpha, dtype=torch.bool)
     last = torch.full_like(alpha, torch.inf)
     for _ in range(MOST_STEPS):
-        there = _look(penalty, rows, torch.where(done[:, None], here.u, here.newton))
+        there = _look(penalty, rows, torch.where(done[:, None], here.u, here.newton), kernels)
         risen = ~(there.value <= here.value + eps * here.value.abs())
         if bool((risen & ~done).any()):
-            fallback = _look(penalty, rows, torch.where((risen & ~done)[:, None], here.mean, there.u))
-            there = fallback
+            there = _look(penalty, rows, torch.where((risen & ~done)[:, None], here.mean, there.u), kernels)
         step = (there.u - here.u).norm(dim=-1) / alpha
         last = torch.where(done, last, step)
         short = step <= 8.0 * eps * (1.0 + there.u.norm(dim=-1) / alpha)
@@ -90,27 +93,46 @@ def _descend(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> tuple[Tensor, T
     return here.mean, here.value, torch.minimum(last, (here.mean - here.u).norm(dim=-1) / alpha)
 
 
-def _look(penalty: AbstractPenalty, rows: Rows, u: Tensor) -> Descent:
-    z = rows.x - u[:, :, None]
-    t = z.square().sum(1).sqrt_().mul_(rows.unit)
-    value = weighted(penalty.value(t), rows.weights).sum(-1)
-    weight, bend = _second(penalty, t, rows.weights)
-    total = weight.sum(-1, keepdim=True)
-    mean = u + torch.where(total > 0, torch.einsum("rmn,rn->rm", z, weight) / total, _to_nearest(z, t, rows.weights))
-    if isinstance(penalty, TruncatedQuadratic):
+def _look(penalty: AbstractPenalty, rows: Rows, u: Tensor, kernels: Kernels | None) -> Descent:
+    smooth = not isinstance(penalty, TruncatedQuadratic)
+    if kernels is None:
+        value, mass, pulled, hessian = _sums(penalty, rows, u, smooth)
+    else:
+        given = penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0]
+        value, mass, pulled, hessian = kernels.look(*given, u, smooth)
+    total = mass[:, None]
+    mean = u + pulled / total
+    lost = (mass <= 0).nonzero()[:, 0]
+    if len(lost):
+        mean[lost] = _nearest(rows[lost], u[lost])
+    if hessian is None:
         return Descent(u, value, mean, mean)
-    hessian = _hessian(z, weight, bend, rows.unit)
+    hessian.diagonal(dim1=-2, dim2=-1).add_(total)
     factor, info = torch.linalg.cholesky_ex(hessian)
     step = torch.cholesky_solve((total * (mean - u))[:, :, None], factor)[:, :, 0]
     usable = ((info == 0) & step.isfinite().all(-1))[:, None]
     return Descent(u, value, mean, torch.where(usable, u + step, mean))
 
 
-def _to_nearest(z: Tensor, t: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the way to the nearest point that counts: where all weights vanish there is no mean of them."""
-    distance = t if weights is None else t.masked_fill(weights <= 0, torch.inf)
-    nearest = distance.argmin(-1)[:, None, None].expand(-1, z.shape[1], 1)
-    return z.gather(-1, nearest)[:, :, 0]
+def _sums(
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, hessian: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return what :meth:`Kernels.look` does."""
+    z = rows.x - u[:, :, None]
+    t = z.square().sum(1).sqrt_().mul_(rows.unit)
+    value = summed(penalty.value(t), rows.weights)
+    weight, bend = _second(penalty, t, rows.weights)
+    pulled = torch.einsum("rmn,rn->rm", z, weight)
+    return value, weight.sum(-1), pulled, _products(z, bend, rows.unit) if hessian else None
+
+
+def _nearest(rows: Rows, u: Tensor) -> Tensor:
+    """Return the nearest point that counts, (rows, m): where all weights vanish there is no mean of them."""
+    distance = (rows.x - u[:, :, None]).square().sum(1)
+    if rows.weights is not None:
+        distance.masked_fill_(rows.weights <= 0, torch.inf)
+    nearest = distance.argmin(-1)[:, None, None].expand(-1, rows.x.shape[1], 1)
+    return rows.x.gather(-1, nearest)[:, :, 0]
 
 
 def _second(penalty: AbstractPenalty, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -120,12 +142,31 @@ def _second(penalty: AbstractPenalty, t: Tensor, weights: Tensor | None) -> tupl
     return weighted(weight, weights), weighted(bend, weights)
 
 
-def _hessian(z: Tensor, weight: Tensor, bend: Tensor, unit: Tensor) -> Tensor:
-    """Return ``sum weight I + sum bend t t'``, (rows, m, m), with ``t = z / alpha``."""
+def _products(z: Tensor, bend: Tensor, unit: Tensor) -> Tensor:
+    """Return ``sum bend t t'``, (rows, m, m), with ``t = z / alpha``."""
     scaled = z * unit[:, :, None]
-    hessian = (scaled * bend[:, None]) @ scaled.mT
-    hessian.diagonal(dim1=-2, dim2=-1).add_(weight.sum(-1, keepdim=True))
-    return hessian
+    return (scaled * bend[:, None]) @ scaled.mT
+
+
+def pull_by_kernel(
+    penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: bool, kernels: Kernels
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the first three gradients of :func:`vector_derivative`, that for weights only if it is ``wanted``."""
+    given = penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0]
+    _, mass, _, hessian = kernels.look(*given, u, True)
+    assert hessian is not None
+    hessian.diagonal(dim1=-2, dim2=-1).add_(mass[:, None])
+    v, usable = _solved(hessian, mass[:, None], cotangent.to(hessian.dtype))
+    points, weights, alpha = kernels.pull_vectors(*given, u, v, usable, wanted)
+    return points, weights, alpha[:, None]
+
+
+def _solved(hessian: Tensor, total: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cotangent times the inverse, or over the total where that is not positive, and whether it is."""
+    factor, info = torch.linalg.cholesky_ex(hessian)
+    v = torch.cholesky_solve(cotangent[:, :, None], factor)[:, :, 0]
+    usable = (info == 0) & v.isfinite().all(-1)
+    return torch.where(usable[:, None], v, cotangent / total), usable
 
 
 def vector_derivative(
@@ -154,13 +195,10 @@ def vector_derivative(
     t = scaled.square().sum(1).sqrt()
     plain, _ = _second(penalty, t, None)
     weight, bend = _second(penalty, t, rows.weights)
-    hessian, total = _hessian(z, weight, bend, rows.unit), weight.sum(-1, keepdim=True)
-    factor, info = torch.linalg.cholesky_ex(hessian)
-    cotangent = cotangent.to(z.dtype)
-    v = torch.cholesky_solve(cotangent[:, :, None], factor)[:, :, 0]
-    usable = ((info == 0) & v.isfinite().all(-1))[:, None]
-    v = torch.where(usable, v, cotangent / total)
-    bend = torch.where(usable, bend, 0.0)
+    hessian, total = _products(z, bend, rows.unit), weight.sum(-1, keepdim=True)
+    hessian.diagonal(dim1=-2, dim2=-1).add_(total)
+    v, usable = _solved(hessian, total, cotangent.to(z.dtype))
+    bend = torch.where(usable[:, None], bend, 0.0)
     along = torch.einsum("rmn,rm->rn", scaled, v)
     points = v[:, :, None] * weight[:, None] + scaled * (bend * along)[:, None]
     alpha = -(points * scaled).sum((1, 2))[:, None]

@@ -6,10 +6,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from argminlayer_kernels import _pool_kernels as kernels
+from argminlayer_kernels import _vector_kernels as vectors
 
 TARGET = GPUTarget("cuda", 90, 32)
 ROWS = {"WEIGHTED": True, "WIDE": tl.float32, "BLOCK": 1024}
 ASKED = {"POINTS": True, "WEIGHTS": True}
+VECTORS = {"WEIGHTED": True, "PART": 1024, "CHANNELS": 128, "BLOCK": 64}
 CASES = (
     (kernels.descend, "*bf16", {**ROWS, "PENALTY": "huber", "STEPS": 100}),
     (kernels.descend, "*fp64", {**ROWS, "PENALTY": "welsch", "STEPS": 100, "WIDE": tl.float64}),
@@ -17,6 +19,8 @@ CASES = (
     (kernels.sums, "*fp32", {**ROWS, "PENALTY": "barron", "TILE": 16, "BLOCK": 512}),
     (kernels.spread, "*bf16", {**ROWS, **ASKED, "PENALTY": "truncated-quadratic"}),
     (kernels.pull, "*fp16", {**ROWS, **ASKED, "PENALTY": "geman-mcclure"}),
+    (vectors.look, "*bf16", {**VECTORS, "PENALTY": "welsch", "HESSIAN": True}),
+    (vectors.pull, "*fp16", {**VECTORS, "PENALTY": "huber", "WEIGHTS": True}),
     (kernels.windows, "*fp64", {"BITS": 12, "CHOOSE": True, "WEIGHTED": True, "BLOCK": 256}),
 )
 
@@ -38,7 +42,7 @@ def main() -> None:
     for kernel, points, options in CASES:
         signature = {name: argument_type(name, points, options) for name in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=options)
-        code = triton.compile(source, target=TARGET, options={"num_warps": 4}).asm["cubin"]
+        code = triton.compile(source, target=TARGET, options={"num_warps": 8}).asm["cubin"]
         print(f"{kernel.__name__} of {points}: {len(code)} bytes")
 
 

@@ -1,14 +1,16 @@
 """Compare ``kernels.pool`` with ``pooling.robust``; run with TRITON_INTERPRET=1 set before Python starts."""
 
+import itertools
+
 import torch
 
 import argminlayer as al
-from argminlayer_kernels import _pool
+from argminlayer_kernels import _pool, _vector_launches
 from argminlayer_pooling import pooling_problem
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PENALTIES = ("quadratic", "pseudo-huber", "huber", "welsch", "truncated-quadratic", "geman-mcclure", "barron")
-CASES = ((7, torch.float64), (300, torch.float64), (23, torch.float32), (9, torch.bfloat16), (9, torch.float16))
+CASES = ((7, torch.float64), (40, torch.float64), (23, torch.float32), (9, torch.bfloat16), (9, torch.float16))
 
 
 def points(n):
@@ -36,11 +38,38 @@ def both(penalty, weighted, x, cotangent):
     return results
 
 
+def vectors(failures):
+    """Compare vectors; return how many numbers, and add what disagrees to the failures."""
+    compared = 0
+    cases = ((2, 70, torch.float32, True), (20, 9, torch.float32, False), (3, 9, torch.bfloat16, True))
+    for penalty, (m, n, dtype, weighted) in itertools.product(PENALTIES, cases):
+        generator = torch.Generator().manual_seed(m * n)
+        x = torch.randn(2, m, n, generator=generator)
+        x[:, :, ::5] *= 6.0
+        weights = (torch.rand(2, n, generator=generator) + 0.1).to(dtype)
+        given = [x.to(dtype), *([weights] if weighted else []), torch.tensor(2.0 * m**0.5, dtype=dtype)]
+        given += [torch.tensor(-0.5, dtype=dtype)] if penalty == "barron" else []
+        results = []
+        for solver in ("kernels.pool", "pooling.robust"):
+            leaves = [p.to(DEVICE).detach().requires_grad_() for p in given]
+            y = al.argmin(pooling_problem(penalty, weighted=weighted, vectors=True), *leaves, solver=solver)
+            cotangent = torch.linspace(-1.0, 2.0, y.numel()).reshape(y.shape).to(y)
+            results.append((y, *torch.autograd.grad((y * cotangent).sum(), leaves, materialize_grads=True)))
+        for part, one, other in zip(("value", "x", "p1", "p2", "p3"), *results, strict=False):
+            compared += 1
+            error = (one.double() - other.double()).abs().max().item()
+            if not error <= 100.0 * torch.finfo(dtype).eps * (1.0 + other.double().abs().max().item()):
+                failures.append(f"vectors {penalty} m={m} n={n} {dtype} weighted={weighted} {part}: {error:.1e}")
+    return compared
+
+
 def main():
     """Print every difference that is too large, and how many there are."""
-    failures = compared = 0
-    for longest in (_pool.LONGEST, 16):  # the second one splits rows over programs
-        _pool.LONGEST = longest
+    failures = []
+    _vector_launches.PART = 32  # so that points are split over programs
+    compared = vectors(failures)
+    for longest in (64, 16):  # the second one splits rows over programs
+        _pool.LONGEST = _pool.WINDOWS = longest
         for penalty in PENALTIES:
             for n, dtype in CASES:
                 for weighted in (False, True):
@@ -51,9 +80,9 @@ def main():
                         compared += 1
                         error = (one.double() - other.double()).abs().max().item()
                         if error > tolerance * (1.0 + other.double().abs().max().item()):
-                            failures += 1
-                            print(f"{penalty} n={n} {dtype} weighted={weighted} {part}: {error:.1e}")
-    print(f"{compared} compared, {failures} failures")
+                            failures.append(f"{penalty} n={n} {dtype} weighted={weighted} {part}: {error:.1e}")
+    print("\n".join(failures))
+    print(f"{compared} compared, {len(failures)} failures")
 
 
 if __name__ == "__main__":

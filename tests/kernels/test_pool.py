@@ -31,7 +31,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there():
     script = SCRIPT.with_name("compiled_pooling.py")
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(" bytes") == 7
+    assert result.stdout.count(" bytes") == 9
 
 
 def refusal(problem, *parameters):
@@ -44,6 +44,9 @@ def test_what_has_no_kernel_is_refused_with_a_reason(monkeypatch):
     assert refusal(pooling_problem("huber"), x, alpha) == "runs on a GPU, and the points are on cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert refusal(pooling_problem("huber"), x, alpha) is None
-    assert "no kernel for vectors" in refusal(pooling_problem("huber", vectors=True), torch.ones(2, 3), alpha)
+    vectors = pooling_problem("huber", vectors=True)
+    assert refusal(vectors, torch.ones(2, 3), alpha) is None
+    assert refusal(vectors, torch.ones(2, 3).double(), alpha) == "has no kernel for vectors in double precision"
+    assert "holds 128 channels, not 129" in refusal(vectors, torch.ones(129, 3), alpha)
     assert refusal(pooling_problem("huber"), x.long(), alpha) == "needs floating-point parameters"
     assert "needs the rule" in PoolKernel().refuses(al.Structure("robust-pool", {"vectors": False}), (x, alpha))
