@@ -1,10 +1,10 @@
 """A batch of cone programs for a back end: matrices with one pattern, threads, and the answers put together."""
 
-import math
+import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -94,6 +94,7 @@ def solve_each(
     solve_one: Callable[[Program, int], Answer],
     threads: int | None,
     order: Array | None = None,
+    warns: bool = False,
 ) -> al.ConeAnswer:
     """Solve every program by a function of one, in threads where that pays.
 
@@ -103,6 +104,11 @@ def solve_each(
             that it gets. It is called from several threads at the same time.
         threads: how many at most, None for one per core.
         order: where the back end wants each row.
+        warns: whether the back end issues warnings of Python. How it ended is in its status, too, so that they are
+            silenced; filters of warnings belong to no thread, so that only one such batch is solved at a time.
+
+    Raises:
+        SolverError: the back end refuses its settings.
     """
     programs = Programs.of(form, order)
     n, m = form.pattern.size, form.pattern.cones.rows
@@ -122,11 +128,17 @@ def solve_each(
                     target[i] = np.asarray(found, dtype=np.float64)[where]
             status[i], iterations[i], words[i] = int(answer.status), answer.iterations, answer.message
 
-    with _SILENCE, warnings.catch_warnings():
-        # how a back end ended is in its status, too; filters of warnings belong to no thread, hence the lock
-        warnings.simplefilter("ignore")
-        _in_threads(solve, form.batch, threads, float(n + m) * (programs.A.shape[-1] + programs.P.shape[-1] + n))
+    operations = float(n + m) * (programs.A.shape[-1] + programs.P.shape[-1] + n)
+    with _silence() if warns else contextlib.nullcontext():
+        _in_threads(solve, form.batch, threads, operations)
     return al.ConeAnswer(value, slack, multipliers, status, iterations, tuple(words))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with _SILENCE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _asked(programs: Programs, solve_one: Callable[[Program, int], Answer], index: int) -> Answer:
@@ -134,6 +146,8 @@ def _asked(programs: Programs, solve_one: Callable[[Program, int], Answer], inde
         return Answer(None, None, None, al.Status.NOT_FINITE, message="not asked: the program is not finite")
     try:
         return solve_one(programs[index], index)
+    except (al.SolverError, TypeError) as error:
+        raise al.SolverError(f"the back end refuses its settings: {error}") from error
     except Exception as error:  # noqa: BLE001 - back ends, some of them compiled, raise what they like
         return Answer(None, None, None, al.Status.BREAKDOWN, message=f"{type(error).__name__}: {error}")
 
@@ -148,8 +162,3 @@ def _in_threads(solve: Callable[[int, int], None], batch: int, threads: int | No
     edges = [batch * k // parts for k in range(parts + 1)]
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(solve, edges[:-1], edges[1:]))
-
-
-def side(rows: int) -> int:
-    """Return the side of a symmetric matrix whose triangle has so many entries."""
-    return (math.isqrt(8 * rows + 1) - 1) // 2

@@ -64,7 +64,7 @@ def solve(solver: Named, form: al.ConeForm) -> al.ConeAnswer:
         slack = None if x is None else program.b - program.A @ x
         return Answer(x, slack, z, status, getattr(problem.solver_stats, "num_iters", None) or -1, problem.status)
 
-    return solve_each(form, solve_one, 1)
+    return solve_each(form, solve_one, 1, warns=True)
 
 
 class _Statement:

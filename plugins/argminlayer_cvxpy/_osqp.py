@@ -30,12 +30,15 @@ def solve(solver: OSQP, form: al.ConeForm, start: al.ConeAnswer | None) -> al.Co
     def solve_one(program: Program, index: int) -> Answer:
         low = np.where(np.arange(len(program.b)) < zero, program.b, -np.inf)
         made = osqp.OSQP()
-        made.setup(P=program.P, q=program.q, A=program.A, l=low, u=program.b, **settings)
+        try:
+            made.setup(P=program.P, q=program.q, A=program.A, l=low, u=program.b, **settings)
+        except ValueError as error:
+            raise al.SolverError(f"{solver.name}: {error}") from error
         if start is not None and np.isfinite(start.value[index]).all() and np.isfinite(start.multipliers[index]).all():
             made.warm_start(x=start.value[index], y=start.multipliers[index])
         return _read(made.solve(raise_error=False), program)
 
-    return solve_each(form, solve_one, solver.threads)
+    return solve_each(form, solve_one, solver.threads, warns=True)
 
 
 def _read(found: Any, program: Program) -> Answer:
