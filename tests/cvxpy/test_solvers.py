@@ -159,7 +159,7 @@ def test_settings_of_the_back_end_pass_through():
 def test_settings_that_a_back_end_does_not_have_are_an_error(solver):
     problem, _ = PROBLEMS["linear"]()
     form = form_of(read(problem, None, None), [np.arange(4.0)])
-    with pytest.raises(al.SolverError, match="the back end refuses its settings: .*nonsense"):
+    with pytest.raises(al.SolverError, match=r"the back end refuses its settings: .*nonsense"):
         solver(settings={"nonsense": 1}).solve_cones(form)
 
 
