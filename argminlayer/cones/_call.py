@@ -13,7 +13,7 @@ from .._backward import KKT, AbstractBackward
 from .._errors import ProblemError, SolveFailed, SolverError
 from .._parameters import read_parameters
 from .._qp_search import quadratic_family
-from .._select import requested
+from .._select import AUTO, requested
 from .._solution import Certificate, Multipliers, PointKind, Solution, Status, Variables, failure_text
 from .._solver import AbstractSolver
 from ._backward import ConeTask, cone_argmin
@@ -21,6 +21,7 @@ from ._form import ConeForm
 from ._matrices import A_product, P_product
 from ._pattern import Array
 from ._program import ConeProgram
+from ._programs import prefers_separable
 from ._quadratic import quadratic_chain, solve_quadratic
 from ._search import ConeFound, choose_cones, cone_family, search_cones
 from ._solver import AbstractConeSolver, ConeAnswer
@@ -146,9 +147,18 @@ def argmin_cones(
 def serving(bound: BoundCones, solver: str | AbstractSolver | None) -> tuple[AbstractSolver, ...]:
     """Return the solvers of quadratic programs that :func:`argmin_cones` would use, none where it would not."""
     problem = bound.problem
-    if not problem.pattern.cones.is_linear or problem.multipliers or not bound.shape.numel():
+    if not _may_be_quadratic(bound, solver):
         return ()
     return quadratic_chain(problem.pattern, bound.data, bound.shape, solver)
+
+
+def _may_be_quadratic(bound: BoundCones, solver: str | AbstractSolver | None) -> bool:
+    """Return whether solvers of quadratic programs are tried first."""
+    problem, pattern = bound.problem, bound.problem.pattern
+    if not pattern.cones.is_linear or problem.multipliers or not bound.shape.numel() or not quadratic_family(solver):
+        return False
+    # those that are separable have a solver of their own
+    return requested(solver) != AUTO or not prefers_separable(pattern)
 
 
 def _quadratic(
@@ -156,7 +166,7 @@ def _quadratic(
 ) -> Variables | None:
     """Return the minimisers by solvers of quadratic programs, None where they do not serve."""
     problem, batch = bound.problem, bound.shape.numel()
-    if not problem.pattern.cones.is_linear or problem.multipliers or batch == 0 or not quadratic_family(solver):
+    if not _may_be_quadratic(bound, solver):
         return None
     try:
         x = solve_quadratic(problem.pattern, bound.data, bound.shape, solver, options, throw)

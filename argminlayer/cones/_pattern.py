@@ -13,6 +13,8 @@ from torch import Tensor
 from .._errors import ProblemError
 
 Array = NDArray[Any]
+FEW = 4
+"""Largest number of equalities of a program that counts as separable."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,16 @@ class ConePattern:
                 raise ProblemError(f"{name} is ({height}, {n}), but some of its entries lie outside")
         if (self.P_rows > self.P_columns).any():
             raise ProblemError("P has entries below its diagonal; give those of the upper triangle only")
+
+    @cached_property
+    def is_separable(self) -> bool:
+        """Whether P is diagonal and full, and rows have one entry each, but for a few equalities."""
+        zero, n = self.cones.zero, self.size
+        if not self.cones.is_linear or zero > FEW or len(self.P_rows) != n:
+            return False
+        diagonal = (self.P_rows == self.P_columns).all() and len(np.unique(self.P_rows)) == n
+        single = np.bincount(self.A_rows, minlength=self.cones.rows)[zero:] == 1
+        return bool(diagonal and single.all())
 
     @cached_property
     def places(self) -> Places:

@@ -4,12 +4,14 @@ from torch import Tensor
 
 from ._matrices import Matrices
 from ._pattern import ConePattern
-from ._separable import SeparableMatrices, SeparableSystem, is_separable
+from ._separable import SeparableMatrices, SeparableSystem
 from ._sparse import SparseMatrices, SparseSystem
 from ._system import System
 
 LARGE = 250
 """Up to so many variables and rows together matrices are dense."""
+TINY = 24
+"""Up to so many variables separable programs are solved as any others."""
 FILLED = 0.1
 """From this part of entries on they are dense whatever their size."""
 
@@ -19,9 +21,14 @@ AnySystem = System | SparseSystem | SeparableSystem
 
 def matrices_of(pattern: ConePattern, P: Tensor, A: Tensor) -> AnyMatrices:
     """Return the matrices of values P and A, (1 or batch, entries) each."""
-    if not _is_sparse(pattern):
-        return Matrices.of(pattern, P, A)
-    return SeparableMatrices(pattern, P, A) if is_separable(pattern) else SparseMatrices(pattern, P, A)
+    if prefers_separable(pattern):
+        return SeparableMatrices(pattern, P, A)
+    return SparseMatrices(pattern, P, A) if _is_sparse(pattern) else Matrices.of(pattern, P, A)
+
+
+def prefers_separable(pattern: ConePattern) -> bool:
+    """Return whether a program is treated as a separable one, as pays from a few dozen variables on."""
+    return pattern.size > TINY and pattern.is_separable
 
 
 def _is_sparse(pattern: ConePattern) -> bool:

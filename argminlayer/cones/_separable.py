@@ -8,29 +8,15 @@ few equalities, for the whole batch at once.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ._faces import Faces
-from ._pattern import ConePattern
 from ._sparse import SparseMatrices, SparseSystem
 from ._system import Steps, decided
 
-FEW = 8
-"""Largest number of equalities."""
 DEFINITE = 1e-12
 """Squares of Cholesky pivots below this, over the diagonal, mean that equalities depend on each other."""
-
-
-def is_separable(pattern: ConePattern) -> bool:
-    """Return whether a pattern is that of a separable program with few equalities."""
-    zero, n = pattern.cones.zero, pattern.size
-    if not pattern.cones.is_linear or zero > FEW or len(pattern.P_rows) != n:
-        return False
-    diagonal = (pattern.P_rows == pattern.P_columns).all() and len(np.unique(pattern.P_rows)) == n
-    single = np.bincount(pattern.A_rows, minlength=pattern.cones.rows)[zero:] == 1
-    return bool(diagonal and single.all())
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ def test_a_strictly_convex_quadratic_program_goes_to_a_solver_of_that_class():
     assert found.choice.why.endswith("for as a quadratic program it has one solution")
     assert found.choice.chain[0].name.startswith("qp.")
     # multipliers are asked for: the cone way
-    assert al.explain(known.problem, *known.data).choice.chain[0].name == "cvxpy.clarabel"
+    assert al.explain(known.problem, *known.data).choice.chain[0].name.startswith("cvxpy.")
 
 
 @pytest.mark.parametrize("solver", ["qp.daqp", "qp.piqp", "qp"])

@@ -16,6 +16,7 @@ FINE = RawClarabel(tol=1e-10)
 @pytest.fixture
 def always_sparse(monkeypatch):
     """Keep matrices of any size by their entries."""
+    monkeypatch.setattr(_programs, "TINY", 0)
     monkeypatch.setattr(_programs, "LARGE", -1)
     monkeypatch.setattr(_programs, "FILLED", 1e9)
 
@@ -126,7 +127,7 @@ def test_separable_systems_agree_with_sparse_ones(monkeypatch):
         return x, z, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), data)
 
     separable = both()
-    monkeypatch.setattr(_programs, "is_separable", lambda _: False)
+    monkeypatch.setattr(_programs, "prefers_separable", lambda _: False)
     for one, other in zip(separable, both(), strict=True):
         assert torch.allclose(one, other, atol=1e-8 * (1.0 + float(one.detach().abs().max())))
 
