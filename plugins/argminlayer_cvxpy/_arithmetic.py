@@ -126,18 +126,31 @@ class Terms:
         if len(quadratics) == 2:
             quadratic = _quadratic.added(quadratics, size)
         curved = self._sum(left.curved, right.curved)
-        rows_differ = size > 1
-        if left.curved and right.curved and curved and not rows_differ and not any(c.doubt for c in curved):
-            logarithms = all(c.pattern is not None and c.pattern.kind == "log" for c in curved)
-            if not (logarithms or have_one_curvature(curved)):
-                raise al.algebra.Unsupported(refusal(function, [total(left.curved), total(right.curved)]))
+        if (
+            size == 1
+            and left.curved
+            and right.curved
+            and curved
+            and not self._may_stand(left.curved, right.curved, curved)
+        ):
+            raise al.algebra.Unsupported(refusal(function, [total(left.curved), total(right.curved)]))
         return Term(left.affine + right.affine, quadratic, curved)
+
+    def _may_stand(self, left: tuple[Curved, ...], right: tuple[Curved, ...], whole: tuple[Curved, ...]) -> bool:
+        """Say whether a sum is convex or concave, or may become so: in doubt, or one of logarithms."""
+        if len(right) == 1 and len(whole) == len(left) + 1 and left[0].pattern is None:
+            # what was added up before is of one curvature; long sums are checked at their ends
+            return bool(left[0].doubt or right[0].doubt) or have_one_curvature((left[0], right[0]))
+        logarithms = all(part.pattern is not None and part.pattern.kind == "log" for part in whole)
+        return logarithms or any(part.doubt for part in whole) or have_one_curvature(whole)
 
     def _sum(self, left: tuple[Curved, ...], right: tuple[Curved, ...]) -> tuple[Curved, ...]:
         """Return the curved parts of a sum: multiples of the same vector, and sums of exponentials, become one part."""
         parts = list(left)
         known = {id(part.atom): place for place, part in enumerate(parts)}
-        powers = next((place for place, part in enumerate(parts) if _are_exponentials(part)), None)
+        powers = None
+        if any(_are_exponentials(part) for part in right):
+            powers = next((place for place, part in enumerate(parts) if _are_exponentials(part)), None)
         for new in right:
             place = known.get(id(new.atom))
             if place is not None:

@@ -80,7 +80,7 @@ def test_gradients_at_kinks_are_those_of_central_differences(name):
 
 def test_automatic_choice_solves_them():
     solution = al.solve(PROBLEMS["lasso"], X)
-    assert solution.solver == SOLVER
+    assert solution.solver.startswith("cvxpy.")
     assert bool(solution.ok.all())
 
 
