@@ -1,11 +1,17 @@
 """Projections beside what the reference implementation of deep declarative networks does: time and memory.
 
-The reference's numerics are written down here anew: for p = 1 a full sort, cumulative sums and a threshold; signs taken
-off and put back; copies of input and output kept for the backward pass; and the closed formulas of its derivative. Both
-sides run in the same process, in turn, on one thread in float32; printed are medians, their ratios, and the largest
-extra memory of a forward pass relative to the input.
+The reference's numerics are written down here anew: the radius a tensor that is read at every call; for p = 1 a full
+sort, cumulative sums and a threshold; signs taken off and put back; copies of input and output kept for the backward
+pass; and the closed formulas of its derivative. Both sides run in the same process, in turn, on one thread in float32;
+printed are medians, their ratios, the largest extra memory of a forward pass relative to the input, and what reading
+and copying the points costs in the same run.
 
     python benchmarks/projection.py [--repeats 15]
+
+In a loop the allocator hands out the same memory again and again. How it is where every tensor lies in fresh memory, as
+in a model with many layers, is seen with
+
+    MALLOC_MMAP_THRESHOLD_=65536 python benchmarks/projection.py
 """
 
 import argparse
@@ -22,6 +28,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from argminlayer_projection import LpProjection, SimplexProjection
+from argminlayer_projection._power import _newton
+from argminlayer_projection._rows import slices
 
 TARGETS = {
     (4096, 1.0, "sphere"): (12.0, 1.8),
@@ -38,14 +46,14 @@ TARGETS = {
 
 
 class Reference(torch.autograd.Function):
-    """The reference's projection onto a sphere or ball of p = 1, 2 or infinity, radius one, with its derivative."""
+    """The reference's projection onto a sphere or ball of p = 1, 2 or infinity, with its derivative."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor, p: float, kind: str) -> Tensor:
+    def forward(ctx: object, x: Tensor, p: float, kind: str, radius: Tensor) -> Tensor:
         """Project the rows of x."""
-        size = torch.linalg.vector_norm(x, p, dim=-1, keepdim=True) if kind == "ball" else None
-        y = {1.0: _reference_l1, 2.0: _reference_l2, math.inf: _reference_linf}[p](x, kind)
-        outside = None if size is None else size > 1.0
+        r = radius.item()
+        y = {1.0: _reference_l1, 2.0: _reference_l2, math.inf: _reference_linf}[p](x, kind, r)
+        outside = _reference_norm(x, p) > r if kind == "ball" else None
         if outside is not None and p != math.inf:
             y = torch.where(outside, y, x)
         ctx.p = p  # type: ignore[attr-defined]
@@ -53,17 +61,23 @@ class Reference(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: object, g: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: object, g: Tensor) -> tuple[Tensor, None, None, None]:
         """Apply the closed formula of the derivative."""
         y, x, outside = ctx.saved_tensors  # type: ignore[attr-defined]
         bar = {1.0: _reference_l1_pull, 2.0: _reference_l2_pull, math.inf: _reference_linf_pull}[ctx.p](g, y, x)  # type: ignore[attr-defined]
-        return bar if outside is None else torch.where(outside, bar, g), None, None
+        return bar if outside is None else torch.where(outside, bar, g), None, None, None
 
 
-def _reference_l1(x: Tensor, kind: str) -> Tensor:
+def _reference_norm(x: Tensor, p: float) -> Tensor:
+    if p == 2:
+        return x.norm(dim=-1, keepdim=True)
+    return x.abs().sum(-1, keepdim=True) if p == 1 else x.abs().amax(-1, keepdim=True)
+
+
+def _reference_l1(x: Tensor, kind: str, r: float) -> Tensor:
     size = x.abs()
     ordered = torch.sort(size, dim=-1, descending=True).values
-    excess = ordered.cumsum(-1) - 1.0
+    excess = ordered.cumsum(-1) - r
     support = (ordered * torch.arange(1.0, x.shape[-1] + 1.0) > excess).sum(-1, keepdim=True)
     threshold = excess.gather(-1, support - 1) / support
     return torch.relu(size - threshold) * x.sign()
@@ -75,8 +89,8 @@ def _reference_l1_pull(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sign.abs() * g - sign * mean
 
 
-def _reference_l2(x: Tensor, kind: str) -> Tensor:
-    return 1.0 * (x / x.norm(dim=-1, keepdim=True))
+def _reference_l2(x: Tensor, kind: str, r: float) -> Tensor:
+    return r * (x / x.norm(dim=-1, keepdim=True))
 
 
 def _reference_l2_pull(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -84,8 +98,8 @@ def _reference_l2_pull(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return (radius / length) * (g - y * ((y * g).sum(-1, keepdim=True) / radius**2))
 
 
-def _reference_linf(x: Tensor, kind: str) -> Tensor:
-    size, limit = x.abs(), torch.tensor(1.0)
+def _reference_linf(x: Tensor, kind: str, r: float) -> Tensor:
+    size, limit = x.abs(), torch.tensor(r)
     size = torch.where(size > limit, limit, size)
     if kind == "sphere":
         size = torch.where(size >= size.max(-1, keepdim=True).values, limit, size)
@@ -135,7 +149,8 @@ def compare(n: int, p: float, kind: str, repeats: int) -> tuple[str, ...]:
     """Return a row of the table."""
     x = torch.randn(256, n, generator=torch.Generator().manual_seed(0))
     layer = LpProjection(p, 1.0, kind)  # type: ignore[arg-type]
-    ours, theirs = timed((layer, lambda t: Reference.apply(t, p, kind)), x, repeats)
+    radius = torch.tensor([1.0])
+    ours, theirs = timed((layer, lambda t: Reference.apply(t, p, kind, radius.type(t.dtype).to(t.device))), x, repeats)
     wanted = TARGETS.get((n, p, kind))
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return (
@@ -161,7 +176,38 @@ def main() -> None:
     for n, p, kind in itertools.product((4096, 512), (1.0, 2.0, math.inf), ("sphere", "ball")):
         table.add_row(*compare(n, p, kind, repeats))
     rich.print(table)
+    for n in (4096, 512):
+        floor(n, repeats)
     others(repeats)
+
+
+def floor(n: int, repeats: int) -> None:
+    """Print what no projection can be faster than, reading and copying points, and one Newton step of a general p."""
+    x = torch.randn(256, n, generator=torch.Generator().manual_seed(0))
+    c = x.abs()
+    force, square, e, nu = c.log2(), c.square(), torch.full((256, 1), 0.5).double(), torch.zeros(256, 1).double()
+
+    def steps(count: int) -> float:
+        blocks = ((force[i], square[i], e[i], torch.zeros_like(c[i]), nu[i]) for i in slices(x, 16))
+        return sum(_seconds(lambda b=b: _newton(*b, 3.0, 0.0, count), repeats) for b in blocks)  # type: ignore[misc]
+
+    layer = LpProjection(2)
+    rich.print(
+        f"(256, {n}), ms: clone {1e3 * _seconds(x.clone, repeats):.3f}, "
+        f"norm {1e3 * _seconds(lambda: x.norm(dim=-1), repeats):.3f}, "
+        f"L2 sphere without grad {1e3 * _seconds(lambda: layer(x), repeats):.3f}, "
+        f"a Newton step of L3 {1e3 * (steps(5) - steps(1)) / 4:.3f}"
+    )
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    """Return the median time of a call."""
+    times = []
+    for _ in range(2 + repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
 
 
 def others(repeats: int) -> None:
@@ -170,7 +216,7 @@ def others(repeats: int) -> None:
     table = rich.table.Table(title="others, (256, 4096)")
     for column in ("set", "forward ms", "backward ms"):
         table.add_column(column, justify="right")
-    layers = {f"L{p:g} sphere": LpProjection(p) for p in (1.5, 3.0, 4.0)} | {"simplex": SimplexProjection()}
+    layers = {f"L{p:g} sphere": LpProjection(p) for p in (1.1, 1.5, 3.0, 4.0)} | {"simplex": SimplexProjection()}
     for name, layer in layers.items():
         ((forward, backward),) = timed((layer,), x, max(5, repeats // 3))
         table.add_row(name, f"{forward:.2f}", f"{backward:.2f}")

@@ -13,7 +13,7 @@ from . import _lp_derivative as derivative
 from ._function import AbstractClosedForm, Cotangents
 from ._lp_problem import conditions
 from ._power import onto_power
-from ._rows import Kernel, by_rows, column, flat, own, rowwise, slices, working
+from ._rows import PARTS, Kernel, by_rows, column, flat, own, rowwise, slices, working
 from ._scaling import onto_l2, onto_linf
 from ._threshold import onto_l1, onto_weighted_l1
 
@@ -66,12 +66,15 @@ class LpSet(AbstractClosedForm):
         lead, r = x.shape[:-1], parameters[0]
         dtype = working(x.dtype)
         weights = rowwise(parameters[1], lead, dtype) if self.weighted else None
-        y, state = by_rows(self._kernel, throw, flat(x), column(r, lead, dtype), weights, lean=self._lean)
+        y, state = by_rows(self._kernel, throw, flat(x), column(r, lead, dtype), weights, parts=self._parts)
         return y.reshape(x.shape), state.reshape((*lead, 1))
 
-    @property
-    def _lean(self) -> bool:
-        return not self.weighted and (self.p == 2 or math.isinf(self.p))
+    @functools.cached_property
+    def _parts(self) -> int:
+        """In how many blocks at least rows are worked through, by the temporaries of the kernel."""
+        if not self.weighted and (self.p == 2 or math.isinf(self.p)):
+            return 1
+        return PARTS if self.p == 1 or math.isinf(self.p) else 3 * PARTS
 
     @functools.cached_property
     def _kernel(self) -> Kernel:

@@ -1,5 +1,6 @@
 """Points as rows of a matrix, worked through in blocks that stay in the processor's cache, each in a fit precision."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ from torch import Tensor
 
 import argminlayer as al
 
-BLOCK = 1 << 17
-"""Entries of a block, for each thread: temporaries of this size stay in the cache, and bound the extra memory."""
+BLOCK, LEAST = 1 << 17, 1 << 14
+"""Most and fewest entries of a block, for each thread: temporaries stay in the cache, and a call is worth its cost."""
+PARTS = 5
+"""A block is at most this part of all rows, so that temporaries are small beside them."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Any], Tensor]
 """``(x, y, r, w, scratch) -> state``: writes the nearest points of the rows of x (b, n) to y; scratch are two more
@@ -22,11 +25,12 @@ def working(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def slices(x: Tensor) -> Iterator[slice]:
-    """Yield the blocks of the rows of ``x`` (B, n)."""
+def slices(x: Tensor, parts: int = 1) -> Iterator[slice]:
+    """Yield the blocks of the rows of ``x`` (B, n), at least ``parts`` of them where there is enough to do."""
     threads = torch.get_num_threads() if x.device.type == "cpu" else 1 << 12
-    step = max(1, BLOCK * threads // max(1, x.shape[1]))
-    return (slice(i, i + step) for i in range(0, x.shape[0], step))
+    rows, n = x.shape[0], max(1, x.shape[1])
+    step = max(1, min(BLOCK * threads // n, max(LEAST * threads // n, -(-rows // parts))))
+    return (slice(i, i + step) for i in range(0, rows, step))
 
 
 def flat(x: Tensor, core: int = 1) -> Tensor:
@@ -58,7 +62,7 @@ def own(parameter: Tensor, rows: slice | Tensor) -> Tensor:
 
 
 def by_rows(
-    kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, lean: bool = False
+    kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, parts: int = PARTS
 ) -> tuple[Tensor, Tensor]:
     """Return the nearest points of rows, and their states.
 
@@ -68,7 +72,7 @@ def by_rows(
         x: (B, n).
         r: radii, (1, 1) or (B, 1).
         w: weights, (1, n) or (B, n), or None.
-        lean: the kernel needs no temporaries, so that there is no use in blocks.
+        parts: how many blocks at least, more for kernels with many temporaries; 1 for those without any.
 
     Raises:
         ProblemError: rows have no entries; or, with ``throw``, one is not finite, or its radius or weights are no use.
@@ -76,14 +80,15 @@ def by_rows(
     if x.shape[1] == 0:
         raise al.ProblemError("the points to project have no entries; give them at least one, or another `dim`")
     y, dtype = torch.empty_like(x), working(x.dtype)
-    if lean and x.dtype == dtype:
+    if parts == 1 and x.dtype == dtype:
         state = kernel(x, y, r, w, None)
     else:
-        blocks = tuple(slices(x))
-        scratch = tuple(torch.empty_like(x[blocks[0]], dtype=dtype) for _ in range(2)) if blocks else ()
+        blocks = tuple(slices(x, parts))
+        first = x[: blocks[0].stop] if blocks else x
+        scratch = (torch.empty_like(first, dtype=dtype), torch.empty_like(first, dtype=dtype))
         states = [_one_block(kernel, x, y, r, w, rows, scratch) for rows in blocks]
         state = torch.cat(states) if states else x.new_zeros(0, 1)
-    if not bool(state.sum().isfinite()) and bool(state.isnan().any()):
+    if not math.isfinite(float(state.sum())) and bool(state.isnan().any()):
         bad = state.isnan().flatten()
         if throw:
             raise al.ProblemError(
@@ -96,12 +101,12 @@ def by_rows(
 
 
 def _one_block(
-    kernel: Kernel, x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, rows: slice, scratch: tuple[Tensor, ...]
+    kernel: Kernel, x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, rows: slice, scratch: tuple[Tensor, Tensor]
 ) -> Tensor:
     block = x[rows].to(scratch[0].dtype)
     found = y[rows] if x.dtype == block.dtype else torch.empty_like(block)
     own_w = None if w is None else own(w, rows)
-    state = kernel(block, found, own(r, rows), own_w, tuple(s[: len(block)] for s in scratch))
+    state = kernel(block, found, own(r, rows), own_w, (scratch[0][: len(block)], scratch[1][: len(block)]))
     if found.dtype != y.dtype:
         y[rows] = found
     return state

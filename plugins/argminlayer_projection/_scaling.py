@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ._rows import own
 
-PART = 1024
+PART = 4096
 """Entries whose squares are summed in their own precision."""
 
 
@@ -20,8 +20,10 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, 
     ratio: Tensor = r / size
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
     state = ratio.masked_fill(size < r, 0.0) if ball else ratio
-    if len(x) and float(size.min()) > limits.tiny**0.4 and float(size.max()) < limits.max**0.4 and float(r.min()) > 0:
-        return state
+    if len(x):
+        least, most = (float(t) for t in torch.aminmax(size))
+        if least > limits.tiny**0.4 and most < limits.max**0.4 and float(r if r.numel() == 1 else r.min()) > 0:
+            return state
     doubtful = ~((size > limits.tiny**0.4) & (size < limits.max**0.4) & (r > 0))
     rows = doubtful.flatten().nonzero().flatten()
     y[rows], state[rows] = _of_any_scale(x[rows], own(r, rows), ball)

@@ -8,8 +8,8 @@ STEPS = 32
 """Newton steps before the remaining rows are sorted; random data need 3 to 8, whatever the length of a row."""
 
 
-def soft_threshold(a: Tensor, y: Tensor, positive: Tensor, r: Tensor) -> Tensor:
-    """Write ``max(a - t, 0)`` with sum ``r`` to ``y`` (b, n); ``a`` is not changed, ``positive`` is scratch.
+def soft_threshold(a: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
+    """Write ``max(a - t, 0)`` with sum ``r`` to ``y`` (b, n); ``a`` changes if it is the first of the scratch tensors.
 
     Entries are taken relative to the largest one, so that everything is of the size of r, and so is what is lost in
     rounding. The sum is convex and piecewise linear in t: Newton's method from the left ends after finitely many steps.
@@ -26,33 +26,32 @@ def soft_threshold(a: Tensor, y: Tensor, positive: Tensor, r: Tensor) -> Tensor:
     mean = a.mean(-1, keepdim=True)  # of huge entries it may overflow, and then bounds nothing
     bound = torch.where(mean.isinf(), -torch.inf, (mean - top) - r / a.shape[1])
     t = torch.maximum(_sorted_threshold(largest - top, r), bound)
-    count = None
+    below, positive, count = torch.sub(a, top, out=scratch[0]), scratch[1], None
     for _ in range(STEPS):
-        torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)
+        torch.sub(below, t, out=y).clamp_min_(0.0)
         before, count = count, torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
         if before is not None and torch.equal(before, count):
             break
         t = t + (y.sum(-1, keepdim=True) - r) / count
     else:
-        t = _sorted_threshold(a - top, r)
-        torch.sub(a, top, out=y).sub_(t).clamp_min_(0.0)
+        torch.sub(below, _sorted_threshold(below, r), out=y).clamp_min_(0.0)
         count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
-    total = _parts(y)[0].sum(-1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
+    total = _parts(y)[0].sum(1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
     y.addcmul_(positive, ((r - total) / count).to(y.dtype)).clamp_min_(0.0)
     return total
 
 
 def _parts(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Return up to 64 parts of equal length of every row, (b, parts, length), and what remains, (b, rest)."""
+    """Return up to 64 interleaved parts of equal length of every row, (b, length, parts), and the rest, (b, rest)."""
     parts = min(64, a.shape[1])
     length = a.shape[1] // parts
-    return a[:, : parts * length].unflatten(1, (parts, length)), a[:, parts * length :]
+    return a[:, : parts * length].unflatten(1, (length, parts)), a[:, parts * length :]
 
 
 def _largest_of_parts(a: Tensor) -> Tensor:
     """Return the largest entry of each part, (b, parts), and of what remains."""
     whole, rest = _parts(a)
-    largest = whole.amax(-1)
+    largest = whole.amax(1)
     return torch.cat([largest, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else largest
 
 
@@ -69,7 +68,7 @@ def _sorted_threshold(a: Tensor, r: Tensor) -> Tensor:
 def onto_simplex(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor]) -> Tensor:
     """Project rows onto ``{u >= 0, sum u = r}``; see ``_rows.Kernel``."""
     del w
-    total = soft_threshold(x, y, scratch[0], r)
+    total = soft_threshold(x, y, r, scratch)
     return torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
 
 
@@ -80,13 +79,12 @@ def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Te
     with a negative threshold.
     """
     del w
-    a, positive = scratch
-    size = torch.abs(x, out=a).sum(-1, keepdim=True)
+    size = torch.abs(x, out=scratch[0]).sum(-1, keepdim=True)
     free = size < r
     if ball and bool(free.all()):
         y.copy_(x)
         return torch.zeros_like(size)
-    total = soft_threshold(a, y, positive, r)
+    total = soft_threshold(scratch[0], y, r, scratch)
     y.copysign_(x)
     state = torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
     if bool(free.any()):
