@@ -106,6 +106,8 @@ class Clarabel(AbstractCvxpy):
     seconds: ClassVar[str] = "time_limit"
     curved: ClassVar[frozenset[str]] = _ALL
 
+    tol: float | None = 1e-8
+
     def suits(self, form: al.ConeForm) -> float:
         """Return 30."""
         del form

@@ -208,3 +208,20 @@ def test_a_geometric_program_and_its_parameters(given):
     assert torch.autograd.gradcheck(lambda *p: torch.stack(layer(*p)), values)
     with pytest.raises(ValueError, match="parameter a must be positive"):
         layer(-values[0], values[1], values[2])
+
+
+def test_solutions_are_where_the_next_solve_begins(problem, given):
+    layer = al.ArgminLayer(problem[0], parameters=problem[1], variables=problem[2], solver="cvxpy.scs")
+    cold = al.solve(layer.problem, *given, solver="cvxpy.scs")
+    warm = al.solve(layer.problem, *given, solver="cvxpy.scs", start=cold)
+    assert int(warm.iterations.max()) < int(cold.iterations.min())
+    torch.testing.assert_close(layer(*given, start=cold), cold.value)
+
+
+def test_objectives_have_the_sense_of_the_problem():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    stated = cp.Problem(cp.Maximize(c @ x - cp.norm(x) ** 2 + cp.sum(c)), [x <= 3])
+    c.value = np.array([1.0, -2.0])
+    stated.solve(solver=cp.CLARABEL)
+    solution = al.solve(al.ArgminLayer(stated).problem, torch.tensor(c.value))
+    assert solution.objective.item() == pytest.approx(stated.value, abs=1e-6)

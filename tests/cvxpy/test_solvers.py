@@ -14,7 +14,7 @@ from argminlayer_cvxpy._read import read
 
 ACCURATE = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 SOLVERS = {
-    "clarabel": Clarabel(),
+    "clarabel": Clarabel(tol=1e-9),
     "scs": SCS(tol=1e-10),
     "osqp": OSQP(tol=1e-10),
     "highs": HIGHS(),
