@@ -122,33 +122,46 @@ def _attempt(form: QuadraticForm, solver: AbstractQuadraticSolver) -> QuadraticF
     status = np.zeros(form.batch, dtype=np.int64)
     failed = ~(residuals.worst <= SOLVED)
     if failed.any():
-        status = np.where(failed, _reason(answer, residuals), status)
+        status = np.where(failed, why_unsolved(answer.status, residuals.feasibility, residuals.worst), status)
     return QuadraticFound(u, y, residuals, status, answer.iterations, answer.messages, solver.name)
 
 
 def _called(form: QuadraticForm, solver: AbstractQuadraticSolver) -> QuadraticAnswer:
     answer = solver.solve_quadratic(form)
-    shapes = {"value": (form.batch, form.size), "multipliers": (form.batch, form.height), "status": (form.batch,)}
-    for name, shape in shapes.items():
+    check_shapes(solver, answer, {"value": form.size, "multipliers": form.height}, form.batch)
+    return answer
+
+
+def check_shapes(solver: AbstractSolver, answer: Any, widths: Mapping[str, int], batch: int) -> None:
+    """Refuse answers with arrays of wrong shapes.
+
+    Raises:
+        SolverError: names the array, and its shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {name: (batch, width) for name, width in widths.items()}
+    for name, shape in (shapes | {"status": (batch,)}).items():
         found = np.shape(getattr(answer, name))
         if found != shape:
             raise SolverError(
                 f"solver {solver.name!r} returned {name} of shape {found} instead of {shape}; this is a fault of the "
                 "plugin that provides it"
             )
-    return answer
 
 
-def _reason(answer: QuadraticAnswer, residuals: Residuals) -> Array:
-    """Return what the solver says of the instances that are not solved, or what is wrong with its answers.
+def why_unsolved(claimed: Array, feasibility: Array, worst: Array) -> Array:
+    """Return what the solver says of the instances that are not solved, or what is wrong with its answers, (batch,).
 
     That an instance is infeasible or unbounded is not believed; it is proved, or not said.
+
+    Args:
+        claimed: what the solver thinks.
+        feasibility: residuals of the constraints.
+        worst: the largest residuals.
     """
-    known = np.isin(answer.status, (Status.MAX_ITERATIONS, Status.TIME_LIMIT, Status.BREAKDOWN))
-    feasible = residuals.feasibility <= SOLVED
-    seen = np.where(feasible, int(Status.NOT_STATIONARY), int(Status.NOT_FEASIBLE))
-    seen = np.where(np.isfinite(residuals.worst), seen, int(Status.BREAKDOWN))
-    return np.where(known, answer.status, seen)
+    known = np.isin(claimed, (Status.MAX_ITERATIONS, Status.TIME_LIMIT, Status.BREAKDOWN))
+    seen = np.where(feasibility <= SOLVED, int(Status.NOT_STATIONARY), int(Status.NOT_FEASIBLE))
+    seen = np.where(np.isfinite(worst), seen, int(Status.BREAKDOWN))
+    return np.where(known, claimed, seen)
 
 
 def _explained(

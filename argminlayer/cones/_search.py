@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import _registry
 from .._errors import SolverError
+from .._qp_search import SOLVED, check_shapes, why_unsolved
 from .._qp_solver import AbstractQuadraticSolver
 from .._registry import Registry
 from .._select import AUTO, FALLBACKS, called, requested, with_options
@@ -25,9 +26,6 @@ from ._pattern import Array
 from ._programs import matrices_of
 from ._refine import refine
 from ._solver import AbstractConeSolver, ConeAnswer
-
-SOLVED = 1e-6
-"""Largest residual of a solution, as for any other problem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +154,7 @@ def _attempt(
     failed = ~(point.worst <= SOLVED).numpy()
     status = np.zeros(form.batch, dtype=np.int64)
     if failed.any():
-        status = np.where(failed, _reason(answer, point), status)
+        status = np.where(failed, why_unsolved(answer.status, point.feasibility.numpy(), point.worst.numpy()), status)
         status = _explained(form, programs, answer, status, solver)
     return ConeFound(programs, point, status, answer.iterations, answer.messages, solver.name)
 
@@ -174,26 +172,8 @@ def _asked(
 def _called(form: ConeForm, solver: AbstractConeSolver, start: ConeAnswer | None) -> ConeAnswer:
     answer = solver.solve_cones(form, start)
     n, m = form.pattern.size, form.pattern.cones.rows
-    shapes = {"value": (form.batch, n), "slack": (form.batch, m), "multipliers": (form.batch, m)}
-    for name, shape in {**shapes, "status": (form.batch,)}.items():
-        found = np.shape(getattr(answer, name))
-        if found != shape:
-            raise SolverError(
-                f"solver {solver.name!r} returned {name} of shape {found} instead of {shape}; this is a fault of the "
-                "plugin that provides it"
-            )
+    check_shapes(solver, answer, {"value": n, "slack": m, "multipliers": m}, form.batch)
     return answer
-
-
-def _reason(answer: ConeAnswer, point: Measured) -> Array:
-    """Return what the solver says of the instances that are not solved, or what is wrong with its answers.
-
-    That an instance is infeasible or unbounded is not believed; it is proved, or not said.
-    """
-    known = np.isin(answer.status, (Status.MAX_ITERATIONS, Status.TIME_LIMIT, Status.BREAKDOWN))
-    seen = np.where(point.feasibility.numpy() <= SOLVED, int(Status.NOT_STATIONARY), int(Status.NOT_FEASIBLE))
-    seen = np.where(np.isfinite(point.worst.numpy()), seen, int(Status.BREAKDOWN))
-    return np.where(known, answer.status, seen)
 
 
 def _explained(
