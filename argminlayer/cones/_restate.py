@@ -72,11 +72,55 @@ def restate(
     options: Mapping[str, Any] | None,
 ) -> Restated | None:
     """Return the problem as cone programs, if it may have kinks and the solver chosen offers that; None otherwise."""
-    usual = inside_transform() or layout.batch == 0 or not isinstance(backward, KKT)
+    usual = layout.batch == 0 or not isinstance(backward, KKT)
     if usual or problem in _smooth or not _may_restate(requested(solver)):
         return None
-    detached = tuple(p.detach() for p in prepared)
-    bound = bind_prepared(problem, layout, detached)
+
+    def plan(*values: Tensor) -> Restated | None:
+        return _planned(problem, layout, values, solver, options)
+
+    if not inside_transform():
+        return plan(*(p.detach() for p in prepared))
+    answers: list[Restated | None] = []
+    _Outside.apply(lambda *values: answers.append(plan(*values)), *prepared)  # type: ignore[no-untyped-call]
+    return answers[0] if answers else None
+
+
+class _Outside(torch.autograd.Function):
+    """Calls a function on the values that transforms of derivatives have wrapped; not on those that vmap has."""
+
+    @staticmethod
+    def forward(call: Callable[..., None], *values: Tensor) -> Tensor:
+        call(*(value.detach() for value in values))
+        return torch.zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del ctx, inputs, output
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> None:
+        """Never called: nothing is computed from the result."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        del ctx, tangents
+        return torch.zeros(())
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, None]:
+        del info, in_dims, inputs
+        return torch.zeros(()), None
+
+
+def _planned(
+    problem: Problem,
+    layout: Layout,
+    values: tuple[Tensor, ...],
+    solver: str | AbstractSolver | None,
+    options: Mapping[str, Any] | None,
+) -> Restated | None:
+    bound = bind_prepared(problem, layout, values)
     if not bound.kinks:
         _smooth.add(problem)
         return None

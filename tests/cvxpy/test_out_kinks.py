@@ -156,3 +156,23 @@ def test_infeasible_unbounded_and_concave_members_are_named_and_harm_no_other():
     torch.testing.assert_close(c.grad[2], torch.tensor([0.0, 1.0], dtype=torch.float64))
     with pytest.raises(al.SolveFailed, match=r"2 of 4 problems; the first is at batch index \(1,\): UNBOUNDED"):
         al.solve(problem, c, w, solver=SOLVER)
+
+
+def test_transforms_of_derivatives_see_the_kinks():
+    def solution(x):
+        return al.argmin(shrink, x, W[1], solver=SOLVER)
+
+    x = X[0]
+    expected = torch.diag((x.abs() > W[1]).double())
+    assert 0 < expected.trace() < 4
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(transform(solution)(x), expected, rtol=0.0, atol=1e-10)
+    _, pushed = torch.func.jvp(solution, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(pushed, expected.sum(1), rtol=0.0, atol=1e-10)
+    second = torch.func.hessian(lambda x: solution(x).square().sum())(x)
+    torch.testing.assert_close(second, 2.0 * expected, rtol=0.0, atol=1e-9)
+
+
+def test_a_kink_inside_vmap_is_refused_and_not_plausibly_wrong():
+    with pytest.raises(al.SolveFailed, match="NOT_STATIONARY"):
+        torch.vmap(lambda x: al.argmin(shrink, x, W[1], solver=SOLVER))(X)
