@@ -7,7 +7,8 @@ from quadratic_programs import differences, gradients, randn, solve, weights, wo
 import argminlayer as al
 import argminlayer_qp
 
-LINEAR = [kind for kind in argminlayer_qp.argminlayer_solvers() if kind.name not in ("qp.quadprog", "qp.proxqp")]
+UNFIT = ("qp.quadprog", "qp.proxqp", "qp.separable")
+LINEAR = [kind for kind in argminlayer_qp.argminlayer_solvers() if kind.name not in UNFIT]
 
 
 def polytopes(seed=0):
