@@ -13,9 +13,10 @@ Needs pytest, which the library itself does not.
 import pytest
 
 # Otherwise a failed assertion of a suite would not show its values.
-pytest.register_assert_rewrite(f"{__name__}._solvers", f"{__name__}._experiments")
+pytest.register_assert_rewrite(f"{__name__}._solvers", f"{__name__}._experiments", f"{__name__}._cones")
 
-from ._differences import central_differences  # noqa: E402 - the line above must come first
+from ._cones import ConeConformance  # noqa: E402 - the line above must come first
+from ._differences import central_differences  # noqa: E402
 from ._experiments import ExperimentConformance  # noqa: E402
 from ._known import KnownProblem  # noqa: E402
 from ._problems import INFEASIBLE_PROBLEMS, KNOWN_PROBLEMS  # noqa: E402
@@ -29,6 +30,7 @@ __all__ = [
     "KNOWN_PROBLEMS",
     "QUADRATIC_PROBLEMS",
     "USER_FUNCTIONS",
+    "ConeConformance",
     "ExperimentConformance",
     "KnownProblem",
     "SolverConformance",
