@@ -113,7 +113,8 @@ def box(low: list[float], high: list[float], costs: list[list[float]]) -> ConeFo
     A = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])
     b = np.stack([-np.array(low), np.array(high), np.ones(len(low))], axis=1)
     rows = np.nonzero(A)
-    pattern = ConePattern(2, Cones(nonnegative=3), [], [], *rows)
+    none = np.zeros(0, dtype=np.int64)
+    pattern = ConePattern(2, Cones(nonnegative=3), none, none, *rows)
     return ConeForm(pattern, np.zeros((1, 0)), np.array(costs), A[rows][None], b, len(low))
 
 
