@@ -13,6 +13,8 @@ import argminlayer as al
 STRUCTURE = "projection"
 LONGEST = 8192
 """Entries of a row that is kept on the chip; longer ones are read again for every pass."""
+LEAST_P, MOST_P = 1.2, 50.0
+"""Between these a general p is solved in the precision of the points without loss."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class ProjectKernel(al.AbstractDirectSolver):
     """Fused Triton kernels of projections onto Lp spheres and balls and the simplex, for points on a GPU.
 
     It serves the structure ``"projection"`` with the data ``"set"``: ``"simplex"`` with parameters x (n) and r (), or
-    ``"lp"`` with ``p``, ``kind``, ``plateau="mask"`` and ``weighted=False``; ``"rule"`` differentiates where a first
+    ``"lp"`` with ``p``, ``kind``, ``plateau`` and ``weighted=False``; ``"rule"`` differentiates where a first
     derivative by autograd is not enough.
     """
 
@@ -100,9 +102,13 @@ def _refused_set(structure: al.Structure, n: int) -> str | None:
         return None
     if data.get("set") != "lp":
         return f"has no kernel for the set {data.get('set')!r}"
-    if data["weighted"] or data["plateau"] != "mask":
-        return "has no kernel for weights, nor for the implicit form"
-    if data["p"] not in (1.0, 2.0, math.inf) and n > LONGEST:
+    if data["weighted"]:
+        return "has no kernel for weights"
+    if data["p"] in (1.0, 2.0, math.inf):
+        return None
+    if not LEAST_P <= data["p"] <= MOST_P:
+        return f"magnifies rounding for p below {LEAST_P} or above {MOST_P:g}, and p is {data['p']:g}"
+    if n > LONGEST:
         return f"keeps rows of a general p on the chip, which holds {LONGEST} entries, not {n}"
     return None
 
@@ -201,10 +207,12 @@ def _pull(data: dict[str, Any], g: Tensor, y: Tensor, state: Tensor, x: Tensor, 
     gx, gr = torch.empty_like(y), torch.empty(len(y), dtype=r.dtype, device=r.device)
     if y.numel():
         grid, options, stride = (len(y),), _options(y), int(len(column) > 1)
-        if data["set"] == "simplex" or data["p"] == 1:
-            kernels.pull_mean[grid](g, y, state, gx, gr, n, **options)
-        elif math.isinf(data["p"]):
+        mask, p = data.get("plateau") != "implicit", data.get("p", 1.0)
+        if p == 1 or (math.isinf(p) and not mask):
+            given = (g, y, state, column, stride, gx, gr, n)
+            kernels.pull_mean[grid](*given, CLIPPED=math.isinf(p), MASK=mask, **options)
+        elif math.isinf(p):
             kernels.pull_clip[grid](g, y, column, stride, gx, gr, n, **options)
         else:
-            kernels.pull_smooth[grid](g, y, state, x, column, stride, gx, gr, n, P=data["p"], **options)
+            kernels.pull_smooth[grid](g, y, state, x, column, stride, gx, gr, n, P=p, **options)
     return gx.reshape(*lead, n), gr.reshape(lead)

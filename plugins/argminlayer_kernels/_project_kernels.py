@@ -254,16 +254,25 @@ def pull_mean(
     g_ptr,
     y_ptr,
     state_ptr,
+    r_ptr,
+    r_stride,
     gx_ptr,
     gr_ptr,
     n,
+    CLIPPED: tl.constexpr,
+    MASK: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Pull a cotangent back for p = 1 or the simplex: off the support it becomes zero, on it its mean is taken away."""
+    """Pull a cotangent back for one constraint with the signs of y as its gradient, zero off its support.
+
+    The support is all of y for p = 1 and the simplex, the entries at the limit if CLIPPED (p = infinity). The mean over
+    it is taken away and belongs to the radius; off it the cotangent becomes zero if MASK, and else stays.
+    """
     row = tl.program_id(0).to(tl.int64)
     g_ptr += row * n
     y_ptr += row * n
+    least = tl.load(r_ptr + row * r_stride).to(y_ptr.dtype.element_ty).to(WIDE) if CLIPPED else 0.0
     free = tl.load(state_ptr + row) == 0
     total = tl.full((), 0.0, WIDE)
     count = tl.full((), 0.0, WIDE)
@@ -272,6 +281,7 @@ def pull_mean(
         y = tl.load(y_ptr + at, mask=at < n, other=0.0).to(WIDE)
         g = tl.load(g_ptr + at, mask=at < n, other=0.0).to(WIDE)
         sign = tl.where(y > 0, 1.0, tl.where(y < 0, -1.0, 0.0)).to(WIDE)
+        sign = tl.where(tl.abs(y) >= least, sign, 0.0)
         total += tl.sum(sign * g, 0)
         count += tl.sum(sign * sign, 0)
     beta = total / tl.maximum(count, 1.0)
@@ -280,9 +290,25 @@ def pull_mean(
         y = tl.load(y_ptr + at, mask=at < n, other=0.0).to(WIDE)
         g = tl.load(g_ptr + at, mask=at < n, other=0.0).to(WIDE)
         sign = tl.where(y > 0, 1.0, tl.where(y < 0, -1.0, 0.0)).to(WIDE)
-        gx = tl.where(free, g, sign * (sign * g - beta))
-        tl.store(gx_ptr + row * n + at, gx.to(gx_ptr.dtype.element_ty), mask=at < n)
+        sign = tl.where(tl.abs(y) >= least, sign, 0.0)
+        kept = g * sign * sign if MASK else g
+        tl.store(gx_ptr + row * n + at, tl.where(free, g, kept - sign * beta).to(gx_ptr.dtype.element_ty), mask=at < n)
     tl.store(gr_ptr + row, tl.where(free, 0.0, beta).to(gr_ptr.dtype.element_ty))
+
+
+@triton.jit
+def smooth_terms(y, nu, unit, P: tl.constexpr):
+    """Return the gradient of the constraint at y, and how freely each entry follows its x."""
+    v = tl.abs(y) / unit
+    logarithm = tl.log2(tl.where(v > 0, v, 1.0))
+    slope = tl.where(v > 0, tl.exp2((P - 1.0) * logarithm), 0.0)
+    d = slope * 0.0 + 1.0
+    if P != 2:
+        bend = tl.where(v > 0, (P - 1.0) * tl.exp2((P - 2.0) * logarithm) / unit, 0.0)
+        d = 1.0 / (1.0 + nu * bend)
+        if P < 2:
+            d = tl.where(v > 0, d, 0.0)
+    return tl.where(y < 0, -slope, slope), d
 
 
 @triton.jit
@@ -330,16 +356,7 @@ def pull_smooth(
         at = start + tl.arange(0, BLOCK)
         y = tl.load(y_ptr + at, mask=at < n, other=0.0).to(WIDE)
         g = tl.load(g_ptr + at, mask=at < n, other=0.0).to(WIDE)
-        v = tl.abs(y) / unit
-        logarithm = tl.log2(tl.where(v > 0, v, 1.0))
-        slope = tl.where(v > 0, tl.exp2((P - 1.0) * logarithm), 0.0)
-        d = slope * 0.0 + 1.0
-        if P != 2:
-            bend = tl.where(v > 0, (P - 1.0) * tl.exp2((P - 2.0) * logarithm) / unit, 0.0)
-            d = 1.0 / (1.0 + nu * bend)
-            if P < 2:
-                d = tl.where(v > 0, d, 0.0)
-        a = tl.where(y < 0, -slope, slope)
+        a, d = smooth_terms(y, nu, unit, P)
         total += tl.sum(a * d * g, 0)
         norm += tl.sum(a * a * d, 0)
     beta = total / tl.where(norm == 0, 1.0, norm)
@@ -348,16 +365,7 @@ def pull_smooth(
         at = start + tl.arange(0, BLOCK)
         y = tl.load(y_ptr + at, mask=at < n, other=0.0).to(WIDE)
         g = tl.load(g_ptr + at, mask=at < n, other=0.0).to(WIDE)
-        v = tl.abs(y) / unit
-        logarithm = tl.log2(tl.where(v > 0, v, 1.0))
-        slope = tl.where(v > 0, tl.exp2((P - 1.0) * logarithm), 0.0)
-        d = slope * 0.0 + 1.0
-        if P != 2:
-            bend = tl.where(v > 0, (P - 1.0) * tl.exp2((P - 2.0) * logarithm) / unit, 0.0)
-            d = 1.0 / (1.0 + nu * bend)
-            if P < 2:
-                d = tl.where(v > 0, d, 0.0)
-        a = tl.where(y < 0, -slope, slope)
+        a, d = smooth_terms(y, nu, unit, P)
         gx = tl.where(state == 0, g, factor * d * (g - beta * a))
         tl.store(gx_ptr + row * n + at, gx.to(gx_ptr.dtype.element_ty), mask=at < n)
     tl.store(gr_ptr + row, tl.where(state == 0, 0.0, beta).to(gr_ptr.dtype.element_ty))

@@ -24,9 +24,9 @@ def points(n, dtype):
     return torch.cat([random, tied, sparse, 0.1 * random[:1]]).to(dtype)
 
 
-def both(p, kind, x, radius):
+def both(p, kind, x, radius, plateau="mask"):
     """Return value, gradients, and second derivative from the kernel and from the exact solver."""
-    layer = SimplexProjection() if p == "simplex" else LpProjection(p, kind=kind)
+    layer = SimplexProjection() if p == "simplex" else LpProjection(p, kind=kind, plateau=plateau)
     results = []
     for solver in ("kernels.project", "projection.exact"):
         leaf, r = x.clone().requires_grad_(), radius.clone().requires_grad_()
@@ -57,6 +57,10 @@ def special_cases():
         fast, exact = both(p, "sphere", points(9001, torch.float32)[:2], torch.tensor(1.3))
         if not torch.allclose(fast[0], exact[0], atol=1e-5):
             yield f"{p}: a row beyond one block"
+    for p, kind in itertools.product((1.0, 2.0, math.inf), ("sphere", "ball")):
+        fast, exact = both(p, kind, points(13, torch.float64), torch.tensor(1.3, dtype=torch.float64), "implicit")
+        if not all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(fast, exact, strict=True)):
+            yield f"{p} {kind}: the implicit form"
     for p, scale in itertools.product((1.0, 2.0, 3.0, math.inf), (1e-30, 1e30)):
         x = points(9, torch.float32)[:4] * scale
         fast, exact = both(p, "sphere", x, torch.tensor(scale))

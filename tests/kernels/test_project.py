@@ -41,7 +41,7 @@ def test_points_on_the_processor_are_left_to_others(monkeypatch):
         ({"set": "box", "rule": None}, 3, "has no kernel for the set 'box'"),
         ({"set": "lp"}, 3, "needs the set's rule"),
         (LpProjection(2, weights=torch.ones(3)).problem.structure.data, 3, "no kernel for weights"),
-        (LpProjection(1, plateau="implicit").problem.structure.data, 3, "nor for the implicit form"),
+        (LpProjection(1.01).problem.structure.data, 3, "magnifies rounding for p below 1.2 or above 50, and p is 1.01"),
         (LpProjection(3).problem.structure.data, 10**5, "keeps rows of a general p on the chip, which holds 8192"),
     ],
 )
