@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._function import AbstractClosedForm, Cotangents
+from ._function import AbstractSelfAdjoint
 from ._set import checked
 
 STEPS = 100
@@ -17,7 +17,7 @@ LINE_SEARCH = 8
 
 
 @dataclass(frozen=True)
-class BirkhoffSet(AbstractClosedForm):
+class BirkhoffSet(AbstractSelfAdjoint):
     """``u >= 0, u 1 = 1, u' 1 = 1``. Parameters: x (n,n).
 
     The nearest point is ``max(x + a 1' + 1 b', 0)``, where a and b solve the dual, a concave and piecewise quadratic
@@ -44,13 +44,14 @@ class BirkhoffSet(AbstractClosedForm):
         y = checked(y.reshape(x.shape), good.reshape(x.shape[:-2]), throw, why)
         return y.to(x.dtype), torch.ones_like(x[..., 0, :1])
 
-    def pull(self, g: Tensor, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Cotangents:
-        """Pull a cotangent back to x."""
-        return (_along(g, y),)
-
-    def push(self, tangents: Cotangents, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        """Push a tangent of x forward."""
-        return torch.zeros_like(y) if tangents[0] is None else _along(tangents[0], y)
+    def along(self, dx: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return the nearest to dx of the matrices on the support of y whose sums are zero."""
+        del x
+        support = (y > 0).double()
+        size = y.shape[-1]
+        inner = support * dx.double()
+        shift = _solve(_counts(support), torch.cat([inner.sum(-1), inner.sum(-2)], dim=-1))
+        return (support * (inner - shift[..., :size, None] - shift[..., None, size:])).to(dx.dtype)
 
 
 def _newton(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,15 +116,6 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     filled = matrix + torch.diag_embed(empty)
     inverse: Tensor = torch.linalg.pinv(filled, hermitian=True, rtol=1e-12)
     return (inverse @ right.unsqueeze(-1)).squeeze(-1)
-
-
-def _along(dx: Tensor, y: Tensor) -> Tensor:
-    """Return the derivative along dx: its nearest point among matrices on the support whose sums are zero."""
-    support = (y > 0).double()
-    n = y.shape[-1]
-    inner = support * dx.double()
-    shift = _solve(_counts(support), torch.cat([inner.sum(-1), inner.sum(-2)], dim=-1))
-    return (support * (inner - shift[..., :n, None] - shift[..., None, n:])).to(dx.dtype)
 
 
 def _sums(u: Tensor, x: Tensor) -> Tensor:

@@ -55,6 +55,22 @@ class AbstractClosedForm(AbstractSet):
         """Number of core dimensions of the point and of each parameter."""
 
 
+class AbstractSelfAdjoint(AbstractClosedForm):
+    """A set without parameters whose projection has a symmetric Jacobian: one product pulls back and pushes forward."""
+
+    @abc.abstractmethod
+    def along(self, dx: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return the product of the Jacobian with ``dx``, by operations that torch differentiates."""
+
+    def pull(self, g: Tensor, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Cotangents:
+        """Pull a cotangent back to x."""
+        return (self.along(g, y, x),)
+
+    def push(self, tangents: Cotangents, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
+        """Push a tangent of x forward."""
+        return torch.zeros_like(y) if tangents[0] is None else self.along(tangents[0], y, x)
+
+
 def align(cores: tuple[int, ...], x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
     """Return ``x`` with all leading dimensions of the batch, and the parameters with equally many.
 

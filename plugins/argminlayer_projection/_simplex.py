@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import _lp_derivative as derivative
-from ._function import AbstractClosedForm, Cotangents
+from ._function import AbstractClosedForm, AbstractSelfAdjoint, Cotangents
 from ._root import root
 from ._rows import by_rows, column, flat, working
 from ._set import checked
@@ -131,7 +131,7 @@ def _cap(x: Tensor, r: Tensor, c: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EntmaxSet(AbstractClosedForm):
+class EntmaxSet(AbstractSelfAdjoint):
     """The distribution ``argmax_u x'u + (1 - sum u^alpha) / (alpha (alpha - 1))``, sparse for alpha above 1.
 
     Parameters: x (n). Between the soft max (alpha near 1) and the projection onto the simplex (alpha = 2, sparsemax).
@@ -179,19 +179,12 @@ class EntmaxSet(AbstractClosedForm):
         y = checked(y / y.sum(-1, keepdim=True), good, throw, "its points must be finite").to(x.dtype)
         return y, torch.ones_like(y[..., :1])
 
-    def pull(self, g: Tensor, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Cotangents:
-        """Pull a cotangent back to x: the Jacobian is symmetric."""
-        return (self._jacobian(g, y),)
-
-    def push(self, tangents: Cotangents, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        """Push a tangent of x forward."""
-        return torch.zeros_like(y) if tangents[0] is None else self._jacobian(tangents[0], y)
-
-    def _jacobian(self, g: Tensor, y: Tensor) -> Tensor:
-        """Return ``(diag(s) - s s' / sum s) g`` with ``s = y^(2 - alpha)`` on the support."""
+    def along(self, dx: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return ``(diag(s) - s s' / sum s) dx`` with ``s = y^(2 - alpha)`` on the support."""
+        del x
         positive = y > 0
         s = torch.where(positive, torch.where(positive, y, 1.0) ** (2.0 - self.alpha), 0.0)
-        return s * (g - (s * g).sum(-1, keepdim=True) / s.sum(-1, keepdim=True))
+        return s * (dx - (s * dx).sum(-1, keepdim=True) / s.sum(-1, keepdim=True))
 
 
 def _sum_is_one(u: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._function import AbstractClosedForm, Cotangents
+from ._function import AbstractClosedForm, AbstractSelfAdjoint, Cotangents
 from ._lp import LpSet
 from ._set import checked
 
@@ -32,7 +32,7 @@ def spectral_derivative(vectors: Tensor, values: Tensor, mapped: Tensor, slopes:
 
 
 @dataclass(frozen=True)
-class SemidefiniteSet(AbstractClosedForm):
+class SemidefiniteSet(AbstractSelfAdjoint):
     """Symmetric matrices without negative eigenvalues. Parameters: x (n,n), of which the symmetric part counts."""
 
     name: ClassVar[str] = "semidefinite"
@@ -52,15 +52,9 @@ class SemidefiniteSet(AbstractClosedForm):
         y = checked(y, good[..., 0, 0], throw, "its points must be finite")
         return y.to(x.dtype), torch.ones_like(x[..., 0, :1])
 
-    def pull(self, g: Tensor, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Cotangents:
-        """Pull a cotangent back to x."""
-        return (self._derivative(g, x),)
-
-    def push(self, tangents: Cotangents, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        """Push a tangent of x forward."""
-        return torch.zeros_like(y) if tangents[0] is None else self._derivative(tangents[0], x)
-
-    def _derivative(self, dx: Tensor, x: Tensor) -> Tensor:
+    def along(self, dx: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Return the derivative along dx, that of the nearest matrix to the symmetric parts."""
+        del y
         good = _finite(x)
         values, vectors = torch.linalg.eigh(_symmetric(torch.where(good, x, 0.0).double()))
         slopes = (values > 0).double()
@@ -161,7 +155,7 @@ def _diagonal_of_the_ball(u: Tensor, x: Tensor, r: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RotationSet(AbstractClosedForm):
+class RotationSet(AbstractSelfAdjoint):
     """Rotations: ``u'u = 1, det u = 1``. Parameters: x (n,n)."""
 
     name: ClassVar[str] = "rotation"
@@ -180,16 +174,9 @@ class RotationSet(AbstractClosedForm):
         y = checked(left @ right, good[..., 0, 0], throw, "its points must be finite")
         return y.to(x.dtype), torch.ones_like(x[..., 0, :1])
 
-    def pull(self, g: Tensor, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Cotangents:
-        """Pull a cotangent back to x."""
-        return (self._derivative(g, x),)
-
-    def push(self, tangents: Cotangents, y: Tensor, state: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        """Push a tangent of x forward."""
-        return torch.zeros_like(y) if tangents[0] is None else self._derivative(tangents[0], x)
-
-    def _derivative(self, dx: Tensor, x: Tensor) -> Tensor:
+    def along(self, dx: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """Return the derivative along dx, zero in directions in which the nearest rotation is not unique."""
+        del y
         good = _finite(x)
         left, values, right = _signed_svd(torch.where(good, x, 0.0).double())
         turned = left.mT @ dx.double() @ right.mT
