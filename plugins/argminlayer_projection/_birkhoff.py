@@ -12,6 +12,8 @@ from ._set import checked
 
 STEPS = 100
 """Newton steps at most, at each scale; 5 to 15 are usual."""
+FAR = 36
+"""Larger entries than ``2^FAR`` are scaled down: the nearest point has long been the best permutation, or a mean of some."""
 LINE_SEARCH = 8
 """Quarterings of a step before it is given up for the half-steps alone."""
 
@@ -38,7 +40,8 @@ class BirkhoffSet(AbstractSelfAdjoint):
         n = x.shape[-1]
         good = x.isfinite().all((-2, -1)).reshape(-1)
         wide = torch.where(good[:, None, None], x.reshape(-1, n, n), 0.0).double()
-        y, missing = _newton(wide)
+        exponent = torch.frexp(wide.abs().amax((-2, -1), keepdim=True)).exponent.double()
+        y, missing = _newton(wide * torch.exp2((FAR - exponent).clamp_max(0.0)))
         good = good & (missing <= 1e-9)
         why = "its points must be finite, and of a size that float64 resolves beside one"
         y = checked(y.reshape(x.shape), good.reshape(x.shape[:-2]), throw, why)

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 import argminlayer as al
 from argminlayer.testing import KnownProblem, SolverConformance
@@ -177,6 +178,18 @@ def test_doubly_stochastic_matrices_satisfy_their_conditions(n, scale):
     corners = torch.stack([torch.eye(n, dtype=F64)[torch.randperm(n)] for _ in range(50)])
     for point, nearest in zip(x, y, strict=True):  # the variational inequality of a projection, at vertices
         assert ((point - nearest) * (corners - nearest)).sum((-2, -1)).max() <= 1e-6 * scale * n
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e30, 1e300])
+def test_far_out_the_nearest_doubly_stochastic_matrix_is_the_best_permutation(scale):
+    x = randn(4, 7, 7, seed=10)
+    for point, nearest in zip(x, BirkhoffProjection()(scale * x), strict=True):
+        expected = torch.zeros_like(point)
+        expected[linear_sum_assignment(point.numpy(), maximize=True)] = 1.0
+        torch.testing.assert_close(nearest, expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        BirkhoffProjection()(scale * torch.ones(3, 3, dtype=F64)), torch.full((3, 3), 1 / 3, dtype=F64)
+    )
 
 
 def test_entmax_goes_from_soft_max_to_sparsemax():
