@@ -13,7 +13,7 @@ from ._set import checked
 STEPS = 100
 """Newton steps at most, at each scale; 5 to 15 are usual."""
 FAR = 36
-"""Larger entries than ``2^FAR`` are scaled down: the nearest point has long been the best permutation, or a mean of some."""
+"""Entries above ``2^FAR`` are scaled down: the nearest point has long been the best permutation, or a mean of some."""
 LINE_SEARCH = 8
 """Quarterings of a step before it is given up for the half-steps alone."""
 
