@@ -105,7 +105,7 @@ def solve(
     if isinstance(problem, ConeProgram):
         return solve_cones(problem, parameters, solver, start, backward, options, throw)
     layout, prepared = arrange(problem, parameters, start)
-    restated = restate(problem, layout, prepared, solver, backward, options)
+    restated = restate(problem, layout, prepared, solver, backward, options, throw)
     if restated is not None:
         return solve_restated(restated, problem, layout, prepared, backward, throw)
     starts, given = read_starts(layout, problem.start if start is None else start)

@@ -7,7 +7,7 @@ multipliers. Problems with functions that may have kinks go this way where the s
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Restatement:
             differentiable.
         parts: ``(variables of the program) ->`` z (..., n), nu (..., p), lambda (..., q) and z_lo - z_up (..., n).
         reason: why there is no program.
+        status: what is said of instances without a program.
     """
 
     instances: Tensor
@@ -47,6 +48,7 @@ class Restatement:
     arguments: Callable[[Sequence[Tensor]], Sequence[Tensor]] = tuple
     parts: Callable[[Any], tuple[Tensor, ...]] = tuple
     reason: str = ""
+    status: Status = Status.NOT_CONVEX
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ def restate(
     solver: str | AbstractSolver | None,
     backward: AbstractBackward,
     options: Mapping[str, Any] | None,
+    throw: bool,
 ) -> Restated | None:
     """Return the problem as cone programs, if it may have kinks and the solver chosen offers that; None otherwise."""
     usual = layout.batch == 0 or not isinstance(backward, KKT)
@@ -77,7 +80,7 @@ def restate(
         return None
 
     def plan(*values: Tensor) -> Restated | None:
-        return _planned(problem, layout, values, solver, options)
+        return _planned(problem, layout, values, solver, options, throw)
 
     if not inside_transform():
         return plan(*(p.detach() for p in prepared))
@@ -119,19 +122,38 @@ def _planned(
     values: tuple[Tensor, ...],
     solver: str | AbstractSolver | None,
     options: Mapping[str, Any] | None,
+    throw: bool,
 ) -> Restated | None:
     bound = bind_prepared(problem, layout, values)
     if not bound.kinks:
         _smooth.add(problem)
         return None
-    if not bool(non_finite(bound)[0].all()):
+    finite, message = non_finite(bound)
+    sound = finite.nonzero()[:, 0]
+    if len(sound) == 0 or (throw and message is not None):
         return None
+    bound = bound if message is None else bound.select(sound)
     chosen = choose(bound, solver, options).chain[0]
     parts = chosen.restate(bound) if isinstance(chosen, AbstractConeSolver) else None
     if parts is None:
         return None
+    if message is not None:
+        parts = (*(_among(part, sound, layout.shared) for part in parts), _not_finite(finite, message))
     assert isinstance(chosen, AbstractConeSolver)
     return Restated(chosen, parts, bound.equalities, bound.inequalities)
+
+
+def _among(part: Restatement, sound: Tensor, shared: tuple[bool, ...]) -> Restatement:
+    """Return a part of the sound instances as one of the whole batch."""
+
+    def arguments(prepared: Sequence[Tensor]) -> Sequence[Tensor]:
+        return part.arguments(tuple(p if s else p[sound] for p, s in zip(prepared, shared, strict=True)))
+
+    return replace(part, instances=sound[part.instances], arguments=arguments)
+
+
+def _not_finite(finite: Tensor, message: str) -> Restatement:
+    return Restatement((~finite).nonzero()[:, 0], reason=message, status=Status.NOT_FINITE)
 
 
 def _may_restate(request: str | AbstractSolver) -> bool:
@@ -225,7 +247,7 @@ def _solve_part(
 ) -> _Piece:
     count, solver = len(part.instances), restated.solver
     if part.program is None:
-        return _refused(part, restated, layout)
+        return _refused(part, restated, layout, prepared)
     arguments = part.arguments(prepared)
     try:
         found = solve_cones(part.program, arguments, solver, None, backward, None, throw)
@@ -254,7 +276,7 @@ def _solve_part(
     )
 
 
-def _refused(part: Restatement, restated: Restated, layout: Layout) -> _Piece:
+def _refused(part: Restatement, restated: Restated, layout: Layout, prepared: tuple[Tensor, ...]) -> _Piece:
     count = len(part.instances)
 
     def full(width: int, number: float = torch.nan) -> Tensor:
@@ -268,17 +290,49 @@ def _refused(part: Restatement, restated: Restated, layout: Layout) -> _Piece:
         for f in fields(Certificate)
     }
     return _Piece(
-        z=full(layout.size),
+        z=_Lost.apply(layout, part.instances, *prepared),  # type: ignore[no-untyped-call]
         nu=full(restated.equalities),
         lam=full(restated.inequalities),
         zeta=full(layout.size),
-        status=kinds["int"] + int(Status.NOT_CONVEX),
+        status=kinds["int"] + int(part.status),
         objective=full(1)[:, 0],
         iterate=full(layout.size),
         iterations=kinds["int"] - 1,
         certificate=Certificate(**measured),
         messages=(part.reason,) * count,
     )
+
+
+class _Lost(torch.autograd.Function):
+    """NaN for instances of a batch, and NaN as the derivative in their parameters where a cotangent reaches them."""
+
+    @staticmethod
+    def forward(layout: Layout, instances: Tensor, *prepared: Tensor) -> Tensor:
+        del prepared
+        return torch.full((len(instances), layout.size), torch.nan, dtype=WORKING_DTYPE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        ctx.layout, ctx.instances, *prepared = inputs
+        ctx.shapes = [p.shape if p.is_floating_point() else None for p in prepared]
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        mark = torch.where((cotangent != 0).any(1), torch.nan, 0.0).to(cotangent)
+        batch = mark.new_zeros(ctx.layout.batch).index_add(0, ctx.instances, mark)
+        gradients = [
+            None
+            if shape is None
+            else (mark.sum() if shared else batch.reshape(-1, *(1,) * (len(shape) - 1))).expand(shape)
+            for shape, shared in zip(ctx.shapes, ctx.layout.shared, strict=True)
+        ]
+        return None, None, *gradients
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        del tangents
+        return torch.full((len(ctx.instances), ctx.layout.size), torch.nan, dtype=WORKING_DTYPE)
 
 
 _TRUTHS = frozenset({"consistent", "regular", "smooth"})

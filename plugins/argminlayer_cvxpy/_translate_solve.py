@@ -192,7 +192,8 @@ def restate(solver: al.AbstractConeSolver, problem: al.BoundProblem) -> tuple[al
 def _restated(solver: al.AbstractConeSolver, group: Group) -> al.Restatement:
     instances, variant, reason = torch.from_numpy(group.instances), group.variant, _reason(solver, group)
     if reason is not None or isinstance(variant, Refusal):
-        return al.Restatement(instances, reason=reason or "")
+        none = al.Status.NOT_CONVEX if isinstance(variant, Refusal) else al.Status.BREAKDOWN
+        return al.Restatement(instances, reason=reason or "", status=none)
     return al.Restatement(
         instances, variant.cones, lambda prepared: variant.arguments(group.follow(prepared)), variant.parts
     )

@@ -176,3 +176,24 @@ def test_transforms_of_derivatives_see_the_kinks():
 def test_a_kink_inside_vmap_is_refused_and_not_plausibly_wrong():
     with pytest.raises(al.SolveFailed, match="NOT_STATIONARY"):
         torch.vmap(lambda x: al.argmin(shrink, x, W[1], solver=SOLVER))(X)
+
+
+def test_an_instance_that_is_not_finite_or_not_convex_is_lost_alone_and_so_is_its_gradient():
+    x, w = X.clone(), torch.tensor([0.5, -1.0, 0.5], dtype=torch.float64)
+    x[0, 1] = torch.nan
+    x.requires_grad_(True)
+    shared = torch.ones((), dtype=torch.float64, requires_grad=True)
+    problem = al.Problem(lambda u, x, w, s: 0.5 * (u - x).square().sum() + s * w * u.abs().sum(), "(n),(),()->(n)")
+    solution = al.solve(problem, x, w, shared, solver=SOLVER, throw=False)
+    assert solution.status.tolist() == [al.Status.NOT_FINITE, al.Status.NOT_CONVEX, al.Status.SOLVED]
+    torch.testing.assert_close(solution.value[2], soft(X[2], 0.5), rtol=0.0, atol=1e-10)
+    solution.value[2].sum().backward(retain_graph=True)
+    expected = (X[2].abs() > 0.5).double()
+    torch.testing.assert_close(x.grad[2], expected, rtol=0.0, atol=1e-10)
+    torch.testing.assert_close(shared.grad, -(0.5 * X[2].sign() * expected).sum(), rtol=0.0, atol=1e-10)
+    assert bool((x.grad[:2] == 0).all())
+    (lost,) = torch.autograd.grad(solution.value.sum(), x)
+    assert bool(lost[:2].isnan().all())
+    torch.testing.assert_close(lost[2], expected, rtol=0.0, atol=1e-10)
+    with pytest.raises(al.ProblemError, match="is not finite: nan at batch index"):
+        al.solve(problem, x, w, shared, solver=SOLVER)
