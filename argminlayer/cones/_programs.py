@@ -23,7 +23,7 @@ def matrices_of(pattern: ConePattern, P: Tensor, A: Tensor) -> AnyMatrices:
     """Return the matrices of values P and A, (1 or batch, entries) each."""
     if prefers_separable(pattern):
         return SeparableMatrices(pattern, P, A)
-    return SparseMatrices(pattern, P, A) if _is_sparse(pattern) else Matrices.of(pattern, P, A)
+    return SparseMatrices(pattern, P, A) if is_sparse(pattern) else Matrices.of(pattern, P, A)
 
 
 def prefers_separable(pattern: ConePattern) -> bool:
@@ -31,7 +31,8 @@ def prefers_separable(pattern: ConePattern) -> bool:
     return pattern.size > TINY and pattern.is_separable
 
 
-def _is_sparse(pattern: ConePattern) -> bool:
+def is_sparse(pattern: ConePattern) -> bool:
+    """Return whether so few entries of a large program are not zero that its matrices are kept by their entries."""
     n, m = pattern.size, pattern.cones.rows
     blocks = sum(side * (side + 1) // 2 * n for side in pattern.cones.semidefinite)
     blocks += sum(size * min(n, size) for size in pattern.cones.second_order)

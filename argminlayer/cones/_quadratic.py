@@ -21,9 +21,10 @@ from .._qp_search import choose_quadratic, quadratic_family
 from .._select import AUTO, requested
 from .._solver import AbstractSolver
 from ._pattern import Array, ConePattern
+from ._programs import is_sparse
 
 DENSE = 400
-"""Up to so many variables, without those that are eliminated, matrices are dense."""
+"""Up to so many variables, without those that are eliminated, sparse matrices are made dense."""
 PIVOT = 1e-3
 """A variable is eliminated where its coefficient is larger than this, over the largest of its row."""
 
@@ -223,7 +224,7 @@ def _is_definite(blocks: Blocks) -> bool:
 
 
 def reduced(pattern: ConePattern, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> Reduced | None:
-    """Return the quadratic program of data (1 or batch, entries), differentiable in them; None if it is too large.
+    """Return the quadratic program of data (1 or batch, entries), differentiable in them; None if large and sparse.
 
     Args:
         pattern: of a program with zero and nonnegative cones only.
@@ -233,7 +234,7 @@ def reduced(pattern: ConePattern, P: Tensor, q: Tensor, A: Tensor, b: Tensor) ->
         b: (1 or batch, m).
     """
     plan = Plan.of(pattern)
-    if len(plan.kept) > DENSE:
+    if len(plan.kept) > DENSE and is_sparse(pattern):
         return None
     definitions, pivots = plan.defining(A), A[:, plan.pivots]
     if bool((pivots.abs() <= PIVOT * definitions.detach().abs().amax(2)).any()) if len(plan.gone) else False:
