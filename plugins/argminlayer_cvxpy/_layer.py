@@ -83,12 +83,16 @@ class CvxpyLayer(nn.Module):
         cone_program = read(problem, parameters, variables, gp=gp, canon_backend=canon_backend)
         self.layer = al.ArgminLayer(cone_program, solver=chosen.solver, options=chosen.options)
 
-    def forward(self, *params: Any, solver_args: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, *params: Any, solver_args: Mapping[str, Any] | None = None, warm_start: bool = False
+    ) -> tuple[Tensor, ...]:
         """Solve for these parameters.
 
         Args:
             *params: a tensor for each parameter, with any leading dimensions; they broadcast.
             solver_args: settings for this call, over those of the layer.
+            warm_start: must be False. As in cvxpylayers, a layer keeps nothing of its last call; a solution to begin
+                from is passed to ``layer.layer(*params, start=solution)``.
 
         Returns:
             The variables, always a tuple, each with the leading dimensions of the batch.
@@ -98,6 +102,11 @@ class CvxpyLayer(nn.Module):
             ProblemError: a ValueError: values that a parameter refuses, or tensors of different dtypes.
             SolveFailed: some instance is infeasible, unbounded or was not solved; it names the batch index.
         """
+        if warm_start:
+            raise al.SolverError(
+                "warm_start=True: the layer keeps no solution of its last call; begin from one of al.solve by "
+                "layer.layer(*params, start=solution), with a solver such as 'cvxpy.scs' or 'cvxpy.osqp'"
+            )
         if not solver_args:
             value = self.layer(*params)
         else:

@@ -143,6 +143,9 @@ def test_solver_arguments_of_one_call(problem, given):
     torch.testing.assert_close(layer(*given, solver_args={"solve_method": "SCS"})[0], expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="Clarabel has no setting 'nonsense'"):
         layer(*given, solver_args={"nonsense": 1})
+    torch.testing.assert_close(layer(*given, warm_start=False)[0], expected)
+    with pytest.raises(ValueError, match="the layer keeps no solution of its last call"):
+        layer(*given, warm_start=True)
     with pytest.raises(ValueError, match="MOREAU is a solver of cvxpylayers' own"):
         CvxpyLayer(*problem, solver="MOREAU")
 
