@@ -8,6 +8,7 @@ from torch import Tensor
 
 import argminlayer as al
 
+from ._pools import Pools, given, wide
 from ._project import interpreted
 from ._vector_launches import MOST_CHANNELS, VectorKernels
 
@@ -89,70 +90,55 @@ class PoolKernel(al.AbstractDirectSolver):
 
 
 class Kernels(VectorKernels):
-    """The kernels as functions of tensors: rows of points (rows, n), weights likewise or None, alpha (rows,).
+    """Functions of pools of numbers (rows, n); the protocol of the structure's owner says what they return."""
 
-    The protocol of the structure's owner says what each returns.
-    """
-
-    def descend(
-        self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, start: Tensor, short: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def descend(self, pools: Pools, start: Tensor, short: float) -> tuple[Tensor, Tensor, Tensor]:
         """Descend with all points of a row on the chip, or with a pass over the points for each step."""
         from . import _pool_kernels as kernels
 
-        u = start.to(_wide(x)).clone()
+        rows, n = pools.x.shape
+        u = start.to(wide(pools.x)).clone()
         step, curvature = torch.empty_like(u), torch.empty_like(u)
-        given = _given(x, weights, alpha)
-        if x.shape[1] <= LONGEST:
-            options = _options(x, weights, penalty)
-            kernels.descend[(len(x),)](*given, u, step, curvature, shape, x.shape[1], short, STEPS=STEPS, **options)
+        if n <= LONGEST:
+            outputs, options = (u, step, curvature), _options(pools)
+            kernels.descend[(rows,)](*given(pools), *outputs, pools.shape, n, short, STEPS=STEPS, **options)
         else:
-            u, step, curvature = _long_descent(given, u, shape, short, _options(x, weights, penalty))
-        return u.double() + step.double(), curvature.double(), step.abs() <= short * alpha
+            u, step, curvature = _long_descent(pools, u, short)
+        return u.double() + step.double(), curvature.double(), step.abs() <= short * pools.alpha
 
-    def sums(
-        self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, u: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def sums(self, pools: Pools, u: Tensor) -> tuple[Tensor, Tensor]:
         """Sum at a tile of the places ``u`` (rows, m) in each program."""
         from . import _pool_kernels as kernels
 
-        u = u.to(_wide(x)).contiguous()
+        rows, n = pools.x.shape
+        u = u.to(wide(pools.x)).contiguous()
         value, slope = torch.empty_like(u), torch.empty_like(u)
-        options = _options(x, weights, penalty)
+        options = _options(pools)
         options |= {"BLOCK": min(512, options["BLOCK"]), "TILE": TILE}
-        grid = (len(x), -(-u.shape[1] // TILE))
-        kernels.sums[grid](*_given(x, weights, alpha), u, value, slope, shape, x.shape[1], u.shape[1], **options)
+        grid = rows, -(-u.shape[1] // TILE)
+        kernels.sums[grid](*given(pools), u, value, slope, pools.shape, n, u.shape[1], **options)
         return value.double(), slope.double()
 
     def pull(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        cotangent: Tensor,
-        into: tuple[Tensor | None, Tensor | None],
+        self, pools: Pools, u: Tensor, cotangent: Tensor, into: tuple[Tensor | None, Tensor | None]
     ) -> tuple[Tensor, Tensor]:
         """Pull back in one pass over rows that fit on the chip, in two over longer ones."""
         from . import _pool_kernels as kernels
 
-        wide, n = _wide(x), x.shape[1]
-        u, cotangent = u.to(wide).contiguous(), cotangent.to(wide).contiguous()
-        outputs = [x if grad is None else grad for grad in into]
-        options, given = _options(x, weights, penalty), _given(x, weights, alpha)
-        asked = {"POINTS": into[0] is not None, "WEIGHTS": into[1] is not None}
+        (rows, n), dtype = pools.x.shape, wide(pools.x)
+        u, cotangent = u.to(dtype).contiguous(), cotangent.to(dtype).contiguous()
+        outputs = [pools.x if grad is None else grad for grad in into]
+        options = {"POINTS": into[0] is not None, "WEIGHTS": into[1] is not None, **_options(pools)}
         if n <= LONGEST:
-            sums = torch.empty(len(x), 3, dtype=wide, device=x.device)
-            kernels.pull[(len(x),)](*given, u, cotangent, *outputs, sums, shape, n, **asked, **options)
+            sums = torch.empty(rows, 3, dtype=dtype, device=u.device)
+            kernels.pull[(rows,)](*given(pools), u, cotangent, *outputs, sums, pools.shape, n, **options)
         else:
-            sums = _moments(given, u, shape, options)[:, 2:]
+            sums = _moments(pools, u)[:, 2:]
             scale = cotangent / sums[:, 0]
-            kernels.spread[_parts(x, options)](*given, u, scale, *outputs, shape, n, **asked, **options)
+            kernels.spread[_parts(pools)](*given(pools), u, scale, *outputs, pools.shape, n, **options)
         total, size, moment = sums.unbind(-1)
         scales = -moment * cotangent / total
-        enough = 1e-11 if wide == torch.float64 else 1e-4
+        enough = 1e-11 if dtype == torch.float64 else 1e-4
         return scales.double(), ~((total > enough * size) & scales.isfinite())
 
     def windows(
@@ -177,17 +163,15 @@ class Kernels(VectorKernels):
 KERNELS = Kernels()
 
 
-def _long_descent(
-    given: tuple[Tensor, ...], u: Tensor, shape: float, short: float, options: dict[str, Any]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _long_descent(pools: Pools, u: Tensor, short: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the last places, the steps from there and the curvatures; the steps are those of the kernel."""
-    alpha = given[2]
+    alpha = pools.alpha.to(u.dtype)
     low, high = torch.full_like(u, -torch.inf), torch.full_like(u, torch.inf)
     step = torch.zeros_like(u)
     moves = torch.ones_like(u, dtype=torch.bool)
     for _ in range(STEPS):
         u = torch.where(moves, u + step, u)
-        slope, mass, bend, *_ = _moments(given, u, shape, options).unbind(-1)
+        slope, mass, bend, *_ = _moments(pools, u).unbind(-1)
         low, high = torch.where(slope >= 0, low.maximum(u), low), torch.where(slope <= 0, high.minimum(u), high)
         steep = torch.where(bend > 1e-3 * mass, bend, mass)
         step = torch.where(slope == 0, 0.0, alpha * (slope / torch.where(steep > 0, steep, 1.0)))
@@ -199,43 +183,35 @@ def _long_descent(
     return u, step, bend
 
 
-def _moments(given: tuple[Tensor, ...], u: Tensor, shape: float, options: dict[str, Any]) -> Tensor:
+def _moments(pools: Pools, u: Tensor) -> Tensor:
     """Return the sums of ``moments`` over whole rows, (rows, 5)."""
     from . import _pool_kernels as kernels
 
-    x = given[0]
-    grid = _parts(x, options)
-    parts = torch.empty(*grid, 5, dtype=u.dtype, device=x.device)
-    kernels.moments[grid](*given, u, parts, shape, x.shape[1], **options)
+    grid = _parts(pools)
+    parts = torch.empty(*grid, 5, dtype=u.dtype, device=u.device)
+    kernels.moments[grid](*given(pools), u, parts, pools.shape, pools.x.shape[1], **_options(pools))
     return parts.sum(1)
 
 
-def _parts(x: Tensor, options: dict[str, Any]) -> tuple[int, int]:
+def _parts(pools: Pools) -> tuple[int, int]:
     """Return the grid of rows and parts of rows."""
-    return len(x), -(-x.shape[1] // options["BLOCK"])
+    rows, n = pools.x.shape
+    return rows, -(-n // _block(n))
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _block(n: int) -> int:
+    return 1 << (n - 1).bit_length() if n <= LONGEST else min(LONGEST, PART)
 
 
-def _given(x: Tensor, weights: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    assert x.is_contiguous()
-    assert weights is None or weights.is_contiguous()
-    return x, x if weights is None else weights, alpha.to(_wide(x)).contiguous()
-
-
-def _options(x: Tensor, weights: Tensor | None, penalty: str) -> dict[str, Any]:
-    """Return the penalty, precision, length of a block and warps of a launch for rows like x (rows, n)."""
-    import triton
+def _options(pools: Pools) -> dict[str, Any]:
+    """Return the penalty, precision, length of a block and warps of a launch."""
     import triton.language as tl
 
-    n = x.shape[1]
-    block = triton.next_power_of_2(n) if n <= LONGEST else min(LONGEST, PART)
+    block = _block(pools.x.shape[1])
     return {
-        "PENALTY": penalty,
-        "WEIGHTED": weights is not None,
-        "WIDE": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        "PENALTY": pools.penalty,
+        "WEIGHTED": pools.weights is not None,
+        "WIDE": tl.float64 if pools.x.dtype == torch.float64 else tl.float32,
         "BLOCK": block,
         "num_warps": max(1, min(16, block // 512)),
     }

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._pools import Pools, given
+
 MOST_CHANNELS = 128
 """Channels of a vector; their products are kept on the chip."""
 PART = 1024
@@ -14,67 +16,44 @@ AREA = 8192
 
 
 class VectorKernels:
-    """Points (rows, m, n), weights (rows, n) or None, alpha (rows,); the protocol says what each function returns."""
+    """Functions of pools of vectors (rows, m, n); the protocol of the structure's owner says what they return."""
 
-    def look(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        hessian: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def look(self, pools: Pools, u: Tensor, hessian: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Sum over parts of the points, and over the parts."""
         from . import _vector_kernels as kernels
 
-        rows, m, n = x.shape
-        grid, given = (rows, -(-n // PART)), _given(x, weights, alpha)
-        sums, pulls = (torch.empty(*grid, size, device=x.device) for size in (2, m))
-        products = torch.empty(*grid, m, m, device=x.device) if hessian else sums
-        options = _options(x, weights, penalty)
+        rows, m, n = pools.x.shape
+        grid = rows, -(-n // PART)
+        sums, pulls = (torch.empty(*grid, size, device=u.device) for size in (2, m))
+        products = torch.empty(*grid, m, m, device=u.device) if hessian else sums
+        outputs, options = (sums, pulls, products), _options(pools)
         u = u.float().contiguous()
-        kernels.look[grid](*given, u, sums, pulls, products, shape, m, n, HESSIAN=hessian, **options)
+        kernels.look[grid](*given(pools), u, *outputs, pools.shape, m, n, HESSIAN=hessian, **options)
         value, mass = sums.sum(1).unbind(-1)
         return value, mass, pulls.sum(1), products.sum(1) if hessian else None
 
     def pull_vectors(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        v: Tensor,
-        usable: Tensor,
-        wanted: bool,
+        self, pools: Pools, u: Tensor, v: Tensor, usable: Tensor, wanted: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Write the gradients in one pass."""
         from . import _vector_kernels as kernels
 
-        rows, m, n = x.shape
-        grid, given = (rows, -(-n // PART)), _given(x, weights, alpha)
-        points, alphas = torch.empty_like(x), torch.empty(*grid, device=x.device)
-        counts = torch.empty(rows, n, dtype=x.dtype, device=x.device) if wanted else None
+        rows, m, n = pools.x.shape
+        grid = rows, -(-n // PART)
+        points, alphas = torch.empty_like(pools.x), torch.empty(*grid, device=u.device)
+        weights = points.new_empty(rows, n) if wanted else None
         vectors = (part.float().contiguous() for part in (u, v, usable))
-        outputs = (points, points if counts is None else counts, alphas)
-        kernels.pull[grid](*given, *vectors, *outputs, shape, m, n, WEIGHTS=wanted, **_options(x, weights, penalty))
-        return points, counts, alphas.sum(1)
+        outputs, options = (points, points if weights is None else weights, alphas), _options(pools)
+        kernels.pull[grid](*given(pools), *vectors, *outputs, pools.shape, m, n, WEIGHTS=wanted, **options)
+        return points, weights, alphas.sum(1)
 
 
-def _given(x: Tensor, weights: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    assert x.is_contiguous()
-    assert weights is None or weights.is_contiguous()
-    return x, x if weights is None else weights, alpha.float().contiguous()
-
-
-def _options(x: Tensor, weights: Tensor | None, penalty: str) -> dict[str, Any]:
-    """Return the penalty, the sizes of a block and the warps of a launch for points like x (rows, m, n)."""
+def _options(pools: Pools) -> dict[str, Any]:
+    """Return the penalty, the sizes of a block and the warps of a launch."""
     import triton
 
-    channels = max(16, triton.next_power_of_2(x.shape[1]))
-    block = max(16, min(AREA // channels, triton.next_power_of_2(x.shape[2]), 128, PART))
+    _, m, n = pools.x.shape
+    channels = max(16, triton.next_power_of_2(m))
+    block = max(16, min(AREA // channels, triton.next_power_of_2(n), 128, PART))
     sizes = {"PART": PART, "CHANNELS": channels, "BLOCK": block, "num_warps": 8 if channels > 64 else 4}
-    return {"PENALTY": penalty, "WEIGHTED": weights is not None, **sizes}
+    return {"PENALTY": pools.penalty, "WEIGHTED": pools.weights is not None, **sizes}

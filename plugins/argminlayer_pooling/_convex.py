@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._kernels import Kernels, shape_of
+from ._kernels import Kernels, pools_of
 from ._penalties import AbstractPenalty, Huber, summed
 from ._rows import Rows, sort_rows
 
@@ -45,8 +45,8 @@ def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
     u, t = _start(rows), torch.empty_like(rows.x)
     # after a step that is this short the next would be shorter than rounding: the error is its square, for a kink zero;
     # one of the rounding of u cannot be shorter
-    short = (2.0 * eps if isinstance(penalty, Huber) else 0.1 * eps**0.5) * alpha + 2.0 * eps * u.abs()
-    short = torch.where(hard, torch.inf, short)
+    part = 2.0 * eps if isinstance(penalty, Huber) else 0.1 * eps**0.5
+    short = u.abs().mul_(2.0 * eps).add_(alpha, alpha=part).masked_fill_(hard, torch.inf)
     for count in range(MOST_STEPS):
         slope, curvature = penalty.second(rows.residuals(u, t), rows.weights)
         step = slope.div_(curvature).mul_(alpha)
@@ -55,7 +55,7 @@ def _newton(penalty: AbstractPenalty, rows: Rows) -> tuple[Tensor, Tensor]:
             break
         u = torch.addcmul(u, step, moves).clamp_(low, high)
     solution = (u.double() + step.double()).clamp_(low, high)
-    return solution, hard | ~(step.abs() <= short) | _flat(penalty, rows, solution, curvature)
+    return solution, hard | ~(step.abs() <= short) | _flat(rows, curvature)
 
 
 def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[Tensor, Tensor]:
@@ -65,9 +65,11 @@ def _by_kernel(penalty: AbstractPenalty, rows: Rows, kernels: Kernels) -> tuple[
     short = 0.1 * eps**0.5
     if isinstance(penalty, Huber):
         short = 8.0 * eps * (1.0 + float((start.abs() / alpha).max()))
-    u, curvature, settled = kernels.descend(penalty.name, shape_of(penalty), x, rows.weights, alpha, start, short)
-    far = x.amax(-1).double() - x.amin(-1).double() > FAR * alpha
-    return rows.clamp(u), far | ~settled | _flat(penalty, rows, u, curvature)
+    u, curvature, settled = kernels.descend(pools_of(penalty, rows), start, short)
+    hard = ~settled | (x.amax(-1).double() - x.amin(-1).double() > FAR * alpha) | _flat(rows, curvature)
+    if isinstance(penalty, Huber):
+        hard |= _alone(rows.wide(), u, 1e-5)
+    return rows.clamp(u), hard
 
 
 def _start(rows: Rows) -> Tensor:
@@ -77,16 +79,9 @@ def _start(rows: Rows) -> Tensor:
     return start
 
 
-def _flat(penalty: AbstractPenalty, rows: Rows, u: Tensor, curvature: Tensor) -> Tensor:
+def _flat(rows: Rows, curvature: Tensor) -> Tensor:
     """Return where the minimum is flat, or rounding would move it."""
-    total = rows.total
-    flat = curvature < FLAT / math.sqrt(rows.x.shape[-1]) * total
-    if isinstance(penalty, Huber):
-        # at the end of an interval of minima at most half of the weight is at a kink, and may count as inside
-        doubtful = (curvature <= 0.501 * total).nonzero()[:, 0]
-        if len(doubtful):
-            flat[doubtful] |= _alone(rows[doubtful], u[doubtful], 1e-5)
-    return flat
+    return curvature < FLAT / math.sqrt(rows.x.shape[-1]) * rows.total
 
 
 def _bisect(penalty: AbstractPenalty, rows: Rows) -> Tensor:

@@ -1,45 +1,49 @@
 """What kernels must offer to take over the sums over points; another plugin may bring them."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from ._penalties import AbstractPenalty, Barron
+from ._rows import Rows
+
+
+class Pools(NamedTuple):
+    """What a kernel is given of some pools.
+
+    Attributes:
+        penalty: its name.
+        shape: of Barron's penalty, zero for any other.
+        x: points of any precision, (rows, n), or vectors (rows, m, n).
+        weights: (rows, n) or None.
+        alpha: (rows,).
+    """
+
+    penalty: str
+    shape: float
+    x: Tensor
+    weights: Tensor | None
+    alpha: Tensor
 
 
 class Kernels(Protocol):
-    """Functions of rows of points ``x`` (rows, n) of any precision, weights likewise or None, and alpha (rows,).
+    """Functions of :class:`Pools`; those that look at vectors say so."""
 
-    ``penalty`` is a name, ``shape`` a number of which only Barron's penalty makes use.
-    """
-
-    def descend(
-        self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, start: Tensor, short: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def descend(self, pools: Pools, start: Tensor, short: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return where descents from ``start`` (rows,) end, in double, their curvature, and which have arrived.
 
         A descent has arrived when a step is shorter than ``short`` in units of alpha.
         """
         ...
 
-    def sums(
-        self, penalty: str, shape: float, x: Tensor, weights: Tensor | None, alpha: Tensor, u: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def sums(self, pools: Pools, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return objectives and slopes at places ``u`` (rows, m), in units of alpha, in double."""
         ...
 
     def pull(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        cotangent: Tensor,
-        into: tuple[Tensor | None, Tensor | None],
+        self, pools: Pools, u: Tensor, cotangent: Tensor, into: tuple[Tensor | None, Tensor | None]
     ) -> tuple[Tensor, Tensor]:
-        """Write the gradients for points and weights, where they are wanted, in the precision of ``x``.
+        """Write the gradients for points and weights, where they are wanted, in the precision of the points.
 
         Returns:
             The gradient for alpha, of every row its own, and where curvatures cancel, so that all are lost, (rows,).
@@ -56,17 +60,8 @@ class Kernels(Protocol):
         """
         ...
 
-    def look(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        hessian: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return sums over vectors ``x`` (rows, m, n) at ``u`` (rows, m), with ``t = (x - u) / alpha``.
+    def look(self, pools: Pools, u: Tensor, hessian: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return sums over vectors at ``u`` (rows, m), with ``t = (x - u) / alpha``.
 
         Returns:
             The objective in units of alpha, and the sum of ``w rho' / |t|``, (rows,); this times x - u, (rows, m); and
@@ -75,18 +70,9 @@ class Kernels(Protocol):
         ...
 
     def pull_vectors(
-        self,
-        penalty: str,
-        shape: float,
-        x: Tensor,
-        weights: Tensor | None,
-        alpha: Tensor,
-        u: Tensor,
-        v: Tensor,
-        usable: Tensor,
-        wanted: bool,
+        self, pools: Pools, u: Tensor, v: Tensor, usable: Tensor, wanted: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return the gradients for points (rows, m, n), weights (rows, n) if they are ``wanted``, and alpha (rows,).
+        """Return the gradients for vectors (rows, m, n), weights (rows, n) if they are ``wanted``, and alpha (rows,).
 
         ``v`` (rows, m) is the cotangent times the inverse of the second derivative; where that is not ``usable``
         (rows,), one or zero, the points share as in their weighted mean.
@@ -94,6 +80,7 @@ class Kernels(Protocol):
         ...
 
 
-def shape_of(penalty: AbstractPenalty) -> float:
-    """Return the shape of Barron's penalty, zero for any other."""
-    return penalty.shape if isinstance(penalty, Barron) else 0.0
+def pools_of(penalty: AbstractPenalty, rows: Rows) -> Pools:
+    """Return what a kernel is given of rows."""
+    shape = penalty.shape if isinstance(penalty, Barron) else 0.0
+    return Pools(penalty.name, shape, rows.x, rows.weights, rows.alpha[:, 0])

@@ -45,6 +45,39 @@ class _Pooling(al.ArgminLayer):
         given = 0.0 if shape is None and penalty == Barron.name else shape
         self.shape = None if given is None else _parameter(given, learnable, self.alpha.dtype)
 
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        *,
+        solver: str | al.AbstractSolver | None = None,
+        start: Any = None,
+    ) -> Tensor:
+        """Return the pooled values, in the shape of ``x`` without the pooled dimensions.
+
+        Args:
+            x: the points.
+            weights: nonnegative, broadcast to ``x``, without its channels if they are those of vectors: masks,
+                attention. A point of weight zero does not count.
+            solver: for this call only.
+            start: for this call only.
+
+        Raises:
+            ProblemError: an empty pool, no such dimension, no channels; NaN or infinity (only with ``throw``).
+        """
+        dims = self._dimensions(x)
+        positions, pooled_positions = x.shape, dims
+        if self.vectors:
+            channel = self._channel(x, dims)
+            positions = torch.Size(size for d, size in enumerate(x.shape) if d != channel)
+            pooled_positions = tuple(d - (d > channel) for d in dims)
+        if weights is not None:
+            weights = _last(weights.broadcast_to(positions), pooled_positions)
+        pooled = self._argmin(_last(x, dims), weights, solver, start)
+        if self.keepdim:
+            pooled = pooled.reshape([1 if d in dims else size for d, size in enumerate(x.shape)])
+        return pooled
+
     def extra_repr(self) -> str:
         """Return penalty and dimensions."""
         return f"{self.penalty!r}, dim={self.dim}"
@@ -70,6 +103,15 @@ class _Pooling(al.ArgminLayer):
                 f"an empty pool: the dimensions {self.dim} of an input of shape {tuple(x.shape)} hold no points"
             )
         return dims
+
+    def _channel(self, x: Tensor, dims: tuple[int, ...]) -> int:
+        """Return the dimension of the channels of vectors, the last that is not pooled."""
+        rest = [d for d in range(x.ndim) if d not in dims]
+        if not rest:
+            raise al.ProblemError(
+                f"an input of shape {tuple(x.shape)}, pooled over {self.dim}, has no dimension left for the channels"
+            )
+        return rest[-1]
 
     def _argmin(self, x: Tensor, weights: Tensor | None, solver: str | al.AbstractSolver | None, start: Any) -> Tensor:
         scales: tuple[Tensor, ...] = (self.alpha,) if self.shape is None else (self.alpha, self.shape)
@@ -131,33 +173,6 @@ class RobustPool(_Pooling):
 
     vectors = False
 
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        weights: Tensor | None = None,
-        *,
-        solver: str | al.AbstractSolver | None = None,
-        start: Any = None,
-    ) -> Tensor:
-        """Return the pooled values, in the shape of ``x`` without the pooled dimensions.
-
-        Args:
-            x: the points.
-            weights: nonnegative, broadcast to ``x``: masks, attention. A point of weight zero does not count.
-            solver: for this call only.
-            start: for this call only.
-
-        Raises:
-            ProblemError: an empty pool, no such dimension; NaN or infinity (only with ``throw``).
-        """
-        dims = self._dimensions(x)
-        if weights is not None:
-            weights = _last(weights.broadcast_to(x.shape), dims)
-        pooled = self._argmin(_last(x, dims), weights, solver, start)
-        if self.keepdim:
-            pooled = pooled.reshape([1 if d in dims else size for d, size in enumerate(x.shape)])
-        return pooled
-
 
 class RobustVectorPool(_Pooling):
     """Pool vectors: ``y = argmin_u sum_p w_p phi(|x_p - u|; alpha)`` over positions, (B, C, h, w) -> (B, C).
@@ -176,36 +191,3 @@ class RobustVectorPool(_Pooling):
     """
 
     vectors = True
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        weights: Tensor | None = None,
-        *,
-        solver: str | al.AbstractSolver | None = None,
-        start: Any = None,
-    ) -> Tensor:
-        """Return the pooled vectors, in the shape of ``x`` without the pooled dimensions.
-
-        Args:
-            x: the points.
-            weights: nonnegative, broadcast to ``x`` without its channels.
-            solver: for this call only.
-            start: for this call only.
-
-        Raises:
-            ProblemError: an empty pool, no such dimension, no channels; NaN or infinity (only with ``throw``).
-        """
-        dims = self._dimensions(x)
-        rest = [d for d in range(x.ndim) if d not in dims]
-        if not rest:
-            raise al.ProblemError(
-                f"an input of shape {tuple(x.shape)}, pooled over {self.dim}, has no dimension left for the channels"
-            )
-        if weights is not None:
-            positions = torch.Size(size for d, size in enumerate(x.shape) if d != rest[-1])
-            weights = _last(weights.broadcast_to(positions), tuple(d - (d > rest[-1]) for d in dims))
-        pooled = self._argmin(_last(x, dims), weights, solver, start)
-        if self.keepdim:
-            pooled = pooled.reshape([1 if d in dims else size for d, size in enumerate(x.shape)])
-        return pooled

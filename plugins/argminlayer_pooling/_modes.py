@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ._kernels import Kernels, shape_of
+from ._kernels import Kernels, pools_of
 from ._penalties import AbstractPenalty, Bounds, summed, weighted
 from ._rows import Rows, sort_rows
 
@@ -269,8 +269,7 @@ class _Search:
         if self.kernels is None:
             u = self._descend(u, short)
         else:
-            shape = shape_of(penalty)
-            u = self.kernels.descend(penalty.name, shape, rows.x, rows.weights, alpha, u, short)[0]
+            u = self.kernels.descend(pools_of(penalty, rows), u, short)[0]
         # one more step, from a point on a grid: neither the minimum nor its last digit depends on the way there
         grid = 0.125 * torch.finfo(rows.x.dtype).eps ** 0.5 * alpha
         u = (u / grid).round() * grid
@@ -302,8 +301,7 @@ class _Search:
         """Return objective and slope at places (rows, m), in units of alpha."""
         rows, penalty = self.rows, self.penalty
         if self.kernels is not None:
-            shape = shape_of(penalty)
-            return self.kernels.sums(penalty.name, shape, rows.x, rows.weights, rows.alpha[:, 0], u)
+            return self.kernels.sums(pools_of(penalty, rows), u)
         values, slopes = [], []
         weights = None if rows.weights is None else rows.weights[:, None]
         for part in u.split(max(1, PAIRS // rows.x.numel()), dim=-1):

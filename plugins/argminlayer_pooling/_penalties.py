@@ -168,8 +168,11 @@ class Huber(AbstractPenalty):
         return _inside(t, out)
 
     def second(self, t: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return both in place; at the kink the curvature is that from outside."""
-        inside = t.abs().lt_(1.0)
+        """Return both in place; as far as rounding goes the curvature at a kink is that from outside.
+
+        So no point counts as inside at the end of an interval of minima, where it is at the kink.
+        """
+        inside = t.abs().lt_(1.0 - 1e-5)
         return summed(t.clamp_(-1.0, 1.0), weights), summed(inside, weights)
 
 

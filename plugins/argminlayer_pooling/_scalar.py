@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._checks import unusable
 from ._convex import pool_convex
-from ._kernels import Kernels, shape_of
+from ._kernels import Kernels, pools_of
 from ._modes import pool_modes
 from ._penalties import AbstractPenalty, Barron, Huber, Quadratic, TruncatedQuadratic, weighted
 from ._problem import CONVEX
@@ -111,9 +111,7 @@ def _by_kernel(
 ) -> None:
     """Do what :func:`_block` does, which is left to it where curvatures cancel."""
     points, weights, alpha, _ = into
-    scale, weak = kernels.pull(
-        penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0], u, cotangent, (points, weights)
-    )
+    scale, weak = kernels.pull(pools_of(penalty, rows), u, cotangent, (points, weights))
     if alpha is not None:
         alpha.copy_(scale[:, None])
     if bool(weak.any()):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._kernels import Kernels, shape_of
+from ._kernels import Kernels, pools_of
 from ._penalties import AbstractPenalty, Barron, TruncatedQuadratic, summed, weighted
 from ._problem import CONVEX
 from ._rows import Rows
@@ -98,8 +98,7 @@ def _look(penalty: AbstractPenalty, rows: Rows, u: Tensor, kernels: Kernels | No
     if kernels is None:
         value, mass, pulled, hessian = _sums(penalty, rows, u, smooth)
     else:
-        given = penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0]
-        value, mass, pulled, hessian = kernels.look(*given, u, smooth)
+        value, mass, pulled, hessian = kernels.look(pools_of(penalty, rows), u, smooth)
     total = mass[:, None]
     mean = u + pulled / total
     lost = (mass <= 0).nonzero()[:, 0]
@@ -152,12 +151,12 @@ def pull_by_kernel(
     penalty: AbstractPenalty, rows: Rows, u: Tensor, cotangent: Tensor, wanted: bool, kernels: Kernels
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return the first three gradients of :func:`vector_derivative`, that for weights only if it is ``wanted``."""
-    given = penalty.name, shape_of(penalty), rows.x, rows.weights, rows.alpha[:, 0]
-    _, mass, _, hessian = kernels.look(*given, u, True)
+    pools = pools_of(penalty, rows)
+    _, mass, _, hessian = kernels.look(pools, u, True)
     assert hessian is not None
     hessian.diagonal(dim1=-2, dim2=-1).add_(mass[:, None])
     v, usable = _solved(hessian, mass[:, None], cotangent.to(hessian.dtype))
-    points, weights, alpha = kernels.pull_vectors(*given, u, v, usable, wanted)
+    points, weights, alpha = kernels.pull_vectors(pools, u, v, usable, wanted)
     return points, weights, alpha[:, None]
 
 
