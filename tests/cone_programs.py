@@ -31,7 +31,7 @@ class RawClarabel(al.AbstractConeSolver):
         del start
         answers = [self._one(form, i) for i in range(form.batch)]
         n, m = form.pattern.size, form.pattern.cones.rows
-        stacked = (np.array([a[i] for a in answers]).reshape(-1, (n, m, m)[i]) for i in range(3))
+        stacked = (np.array([a[i] for a in answers]).reshape(form.batch, (n, m, m)[i]) for i in range(3))
         words = tuple(a[3] for a in answers)
         status = [next((int(c) for w, c in WORDS.items() if w in word), 0 if "Solved" in word else 9) for word in words]
         return al.ConeAnswer(*stacked, np.array(status, dtype=np.int64), np.full(form.batch, -1), words)

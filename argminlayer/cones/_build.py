@@ -1,8 +1,10 @@
 """``al.cone_program``: cone programs from their arrays, differentiable in all of them."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from .._backward import KKT, AbstractBackward
 from .._errors import ProblemError, SignatureError
 from .._solver import AbstractSolver
 from ._call import argmin_cones
-from ._pattern import ConePattern, Cones
+from ._pattern import Array, ConePattern, Cones
 from ._program import ConeProgram
 
 
@@ -87,28 +89,40 @@ def _stated(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple[ConeProgram, 
                 f"end in {core}"
             )
     i, j, A_values = _entries("A", A)
-    if P is None:
-        rows, columns, P_values = i[:0], i[:0], q.new_zeros(0)
-    else:
+    P_values = q.new_zeros(0)
+    rows, columns = i[:0], j[:0]
+    if P is not None:
         rows, columns, P_values = _entries("P", P)
         # what lies on both sides of the diagonal adds up above it
-        P_values = torch.where(rows == columns, P_values, 0.5 * P_values)
-        rows, columns = torch.minimum(rows, columns), torch.maximum(rows, columns)
-    pattern = ConePattern(n, cones, *(part.numpy(force=True) for part in (rows, columns, i, j)))
+        P_values = P_values * torch.from_numpy(np.where(rows == columns, 1.0, 0.5)).to(P_values)
+        rows, columns = np.minimum(rows, columns), np.maximum(rows, columns)
+    if all(part is None or part.layout == torch.strided for part in (P, A)):
+        pattern = _dense(n, cones, P is not None)
+    else:
+        pattern = ConePattern(n, cones, rows, columns, i, j)
     widths = (P_values.shape[-1], n, A_values.shape[-1], m)
     signature = ",".join(f"({width})" for width in widths) + f"->({n}),({m})"
     problem = ConeProgram(signature, pattern, _as_given, _both, multipliers=True, names=("P", "q", "A", "b"))
     return problem, (P_values, q, A_values, b)
 
 
-def _entries(name: str, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@functools.lru_cache(maxsize=64)
+def _dense(n: int, cones: Cones, quadratic: bool) -> ConePattern:
+    """Return the pattern of dense matrices; for a quadratic objective with the entries of both triangles."""
+    i, j = np.divmod(np.arange(n * n if quadratic else 0), max(n, 1))
+    rows, columns = np.divmod(np.arange(cones.rows * n), max(n, 1))
+    return ConePattern(n, cones, np.minimum(i, j), np.maximum(i, j), rows, columns)
+
+
+def _entries(name: str, matrix: Tensor) -> tuple[Array, Array, Tensor]:
     """Return rows, columns and values (..., entries) of a matrix.
 
     Raises:
         ProblemError: a sparse matrix with leading dimensions.
     """
     if matrix.layout == torch.strided:
-        rows, columns = torch.ones(matrix.shape[-2:]).nonzero(as_tuple=True)
+        height, width = matrix.shape[-2:]
+        rows, columns = np.divmod(np.arange(height * width), max(width, 1))
         return rows, columns, matrix.flatten(-2)
     if matrix.ndim != 2:
         raise ProblemError(
@@ -116,7 +130,8 @@ def _entries(name: str, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "must have two dimensions"
         )
     sparse = matrix.to_sparse_coo().coalesce()
-    return *sparse.indices(), sparse.values()
+    rows, columns = sparse.indices().numpy(force=True)
+    return rows, columns, sparse.values()
 
 
 def _as_given(P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> tuple[Tensor, ...]:

@@ -81,6 +81,35 @@ def test_a_linear_objective_needs_no_matrix():
     assert torch.allclose(torch.autograd.grad(x[1], b)[0], torch.tensor([1.0, 0.0, 1.0]).double(), atol=1e-9)
 
 
+def test_transforms_of_torch_reach_every_array():
+    _, given = arrays(batch=1)
+    one = [t.detach()[0] for t in given]
+
+    def of(*data):
+        return torch.cat(al.cone_program(*data, CONES, solver=FINE))
+
+    forward, reverse = (mode(of, argnums=(0, 1, 2, 3))(*one) for mode in (torch.func.jacfwd, torch.func.jacrev))
+    for ahead, behind in zip(forward, reverse, strict=True):
+        assert torch.allclose(ahead, behind, atol=1e-8 * (1.0 + float(ahead.abs().max())))
+    mapped = torch.func.vmap(lambda q: of(one[0], q, *one[2:]))(torch.stack([one[1], 1.1 * one[1]]))
+    assert torch.allclose(mapped[1], of(one[0], 1.1 * one[1], *one[2:]), atol=1e-11)
+
+
+def test_programs_without_rows_and_with_redundant_ones():
+    P, q = torch.eye(3).double(), torch.tensor([1.0, 2.0, 3.0]).double()
+    none = torch.zeros(0, 3).double(), torch.zeros(0).double()
+    x, s, z = al.cone_program(P, q, *none, al.Cones(), solver=FINE)
+    assert torch.allclose(x, -q)
+    assert s.shape == z.shape == (0,)
+    b = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    x, _, z = al.cone_program(P, q, torch.ones(2, 3).double(), b, al.Cones(2), solver=FINE)
+    assert torch.allclose(torch.autograd.grad(x[0], b, retain_graph=True)[0], torch.full((2,), 1 / 6).double())
+    with pytest.raises(al.NotDifferentiable, match="other variables or multipliers are as good"):
+        torch.autograd.grad(z[0], b, retain_graph=True)
+    # their sum is determined
+    assert torch.allclose(torch.autograd.grad(z.sum(), b)[0], torch.full((2,), -1 / 6).double())
+
+
 def test_shapes_that_do_not_fit_are_named():
     _, (P, q, A, b) = arrays()
     with pytest.raises(al.SignatureError, match=r"A has shape \(3, 9, 4\), but q has 5 entries and the cones 9 rows"):
