@@ -485,7 +485,7 @@ def _mapped_columns(offset: int, inputs: Any, dims: tuple[int | None, ...], size
         front = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         columns.append(front.permute(1, 2, 0, 3).flatten(2))
     d, e = _KKT.apply(offset, *inputs[:3], *columns)  # type: ignore[no-untyped-call]
-    return tuple(t.reshape(*t.shape[:2], size, -1) for t in (d, e)), (2, 2)
+    return tuple(t.reshape(*t.shape[:2], size, t.shape[2] // size) for t in (d, e)), (2, 2)
 
 
 def _folded(gradient: Tensor, like: Tensor) -> Tensor:

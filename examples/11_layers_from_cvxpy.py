@@ -63,7 +63,7 @@ def main() -> dict[str, tuple[float, float]]:
     for name, layer in layers().items():
         found, known = layer(x), CLOSED[name](x)
         slopes = [torch.autograd.grad(y, x, cotangent)[0] for y in (found, known)]
-        differences[name] = (float((found - known).abs().max()), float((slopes[0] - slopes[1]).abs().max()))
+        differences[name] = (float((found - known).detach().abs().max()), float((slopes[0] - slopes[1]).abs().max()))
         print(f"{name:10s} values {differences[name][0]:.1e}   derivative {differences[name][1]:.1e}")
     return differences
 

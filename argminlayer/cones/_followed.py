@@ -133,7 +133,7 @@ def _mapped_columns(setting: Setting, inputs: Any, dims: tuple[int | None, ...],
         front = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         columns.append(front.permute(1, 2, 0, 3).flatten(2))
     a, e = solve_followed(setting, *inputs[:4], *columns)
-    return tuple(t.reshape(*t.shape[:2], size, -1) for t in (a, e)), (2, 2)
+    return tuple(t.reshape(*t.shape[:2], size, t.shape[2] // size) for t in (a, e)), (2, 2)
 
 
 def _solve(

@@ -45,6 +45,8 @@ def read(
     Raises:
         ProblemError: what is given is not of the problem, or the problem is not one that can be read.
     """
+    if not isinstance(problem, cp.Problem):
+        raise al.ProblemError(f"the problem must be a cvxpy.Problem, not a {type(problem).__name__}")
     inputs = _inputs(problem, parameters)
     outputs = _outputs(problem, variables)
     _check_rules(problem, inputs, outputs, gp)

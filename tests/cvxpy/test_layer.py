@@ -115,6 +115,15 @@ def test_every_mode_of_torch(layer, given):
     assert torch.autograd.gradgradcheck(lambda *p: layer(*p)[0], some)
 
 
+def test_programs_without_rows_are_differentiated_in_every_mode():
+    x, q = cp.Variable(3), cp.Parameter(3)
+    free = al.ArgminLayer(cp.Problem(cp.Minimize(cp.sum_squares(x) - q @ x)), parameters=[q], variables=[x])
+    point = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    expected = 0.5 * torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.jacrev(free)(point), expected)
+    torch.testing.assert_close(torch.func.jacfwd(free)(point), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
@@ -152,6 +161,8 @@ def test_solver_arguments_of_one_call(problem, given):
 
 def test_what_the_constructor_refuses_is_a_value_error(problem):
     stated, parameters, variables = problem
+    with pytest.raises(ValueError, match=r"must be a cvxpy\.Problem, not a Minimize"):
+        CvxpyLayer(stated.objective, parameters, variables)
     with pytest.raises(ValueError, match="b missing"):
         CvxpyLayer(stated, parameters[:1], variables)
     with pytest.raises(ValueError, match="neither a variable of the problem"):

@@ -117,7 +117,13 @@ def scalar(q, blocks):
 
 
 @pytest.mark.parametrize(
-    "blocks", [dense(n=4, m=5, batch=(2,), seed=3), boxed(n=4, batch=(2,), seed=1)], ids=["rows", "bounds"]
+    "blocks",
+    [
+        dense(n=4, m=5, batch=(2,), seed=3),
+        boxed(n=4, batch=(2,), seed=1),
+        {name: block for name, block in dense(n=4, m=5, batch=(2,), seed=3).items() if name in "Pq"},
+    ],
+    ids=["rows", "bounds", "free"],
 )
 @pytest.mark.parametrize("name", ["P", "q", "A", "b"])
 def test_second_derivatives_are_those_of_differences_of_gradients(blocks, name):
@@ -142,7 +148,13 @@ def test_second_derivatives_are_those_of_differences_of_gradients(blocks, name):
 
 
 @pytest.mark.parametrize(
-    "blocks", [dense(n=4, m=5, batch=(2,), seed=3), boxed(n=4, batch=(2,), seed=1)], ids=["rows", "bounds"]
+    "blocks",
+    [
+        dense(n=4, m=5, batch=(2,), seed=3),
+        boxed(n=4, batch=(2,), seed=1),
+        {name: block for name, block in dense(n=4, m=5, batch=(2,), seed=3).items() if name in "Pq"},
+    ],
+    ids=["rows", "bounds", "free"],
 )
 def test_every_transform_gives_the_same_jacobian(blocks):
     names = tuple(blocks)
