@@ -92,7 +92,7 @@ def main() -> tuple[float, float, float, float]:
         value = earned(choose, *logarithms.exp())
         (-value).backward()
         optimizer.step()
-        history.append(float(value))
+        history.append(float(value.detach()))
     with torch.no_grad():
         aversion, fear = logarithms.exp()
         learned = float(earned(choose, aversion, fear))
