@@ -26,11 +26,14 @@ def working(dtype: torch.dtype) -> torch.dtype:
 
 
 def slices(x: Tensor, parts: int = 1) -> Iterator[slice]:
-    """Yield the blocks of the rows of ``x`` (B, n), at least ``parts`` of them where there is enough to do."""
+    """Yield the blocks of the rows of ``x`` (B, n), at least ``parts`` of them where there is enough to do.
+
+    No rows are one empty block.
+    """
     threads = torch.get_num_threads() if x.device.type == "cpu" else 1 << 12
     rows, n = x.shape[0], max(1, x.shape[1])
     step = max(1, min(BLOCK * threads // n, max(LEAST * threads // n, -(-rows // parts))))
-    return (slice(i, i + step) for i in range(0, rows, step))
+    return (slice(i, i + step) for i in range(0, max(1, rows), step))
 
 
 def flat(x: Tensor, core: int = 1) -> Tensor:
@@ -80,14 +83,15 @@ def by_rows(
     if x.shape[1] == 0:
         raise al.ProblemError("the points to project have no entries; give them at least one, or another `dim`")
     y, dtype = torch.empty_like(x), working(x.dtype)
+    if not len(x):
+        return y, x.new_zeros(0, 1)
     if parts == 1 and x.dtype == dtype:
         state = kernel(x, y, r, w, None)
     else:
         blocks = tuple(slices(x, parts))
-        first = x[: blocks[0].stop] if blocks else x
+        first = x[blocks[0]]
         scratch = (torch.empty_like(first, dtype=dtype), torch.empty_like(first, dtype=dtype))
-        states = [_one_block(kernel, x, y, r, w, rows, scratch) for rows in blocks]
-        state = torch.cat(states) if states else x.new_zeros(0, 1)
+        state = torch.cat([_one_block(kernel, x, y, r, w, rows, scratch) for rows in blocks])
     if not math.isfinite(float(state.sum())) and bool(state.isnan().any()):
         bad = state.isnan().flatten()
         if throw:

@@ -20,10 +20,9 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, 
     ratio: Tensor = r / size
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
     state = ratio.masked_fill(size < r, 0.0) if ball else ratio
-    if len(x):
-        least, most = (float(t) for t in torch.aminmax(size))
-        if least > limits.tiny**0.4 and most < limits.max**0.4 and float(r if r.numel() == 1 else r.min()) > 0:
-            return state
+    least, most = (float(t) for t in torch.aminmax(size))
+    if least > limits.tiny**0.4 and most < limits.max**0.4 and float(r if r.numel() == 1 else r.min()) > 0:
+        return state
     doubtful = ~((size > limits.tiny**0.4) & (size < limits.max**0.4) & (r > 0))
     rows = doubtful.flatten().nonzero().flatten()
     y[rows], state[rows] = _of_any_scale(x[rows], own(r, rows), ball)

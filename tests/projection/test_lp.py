@@ -251,6 +251,17 @@ def test_a_batch_of_any_shape_and_dimension_equals_its_rows(p):
 
 
 @pytest.mark.parametrize("p", PS)
+def test_no_points_have_gradients_that_are_empty_or_zero(p):
+    x, r = torch.zeros(0, 5, requires_grad=True), torch.ones((), requires_grad=True)
+    for layer in (LpProjection(p, r), LpProjection(p, r, "ball"), SimplexProjection(r)):
+        by_x, by_r = torch.autograd.grad(layer(x).sum(), (x, r))
+        assert by_x.shape == (0, 5)
+        assert by_r == 0
+    for dtype in (torch.float32, torch.float16):
+        assert LpProjection(p, torch.ones(0, dtype=dtype), "ball")(x.to(dtype)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("p", PS)
 def test_radii_may_differ_and_learn(p):
     x, r = 3 * randn(4, 6), torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=F64, requires_grad=True)
     y = LpProjection(p, r)(x)
