@@ -1,6 +1,7 @@
 """A batch of cone programs for a back end: matrices with one pattern, threads, and the answers put together."""
 
 import contextlib
+import functools
 import os
 import threading
 import warnings
@@ -59,15 +60,12 @@ class Programs:
     places: tuple[Any, Any]
 
     @classmethod
-    def of(cls, form: al.ConeForm, order: Array | None = None) -> "Programs":
-        """Arrange the values by columns, with row i of the form at ``order[i]`` if that is given."""
-        pattern, b = form.pattern, form.b
+    def of(cls, form: al.ConeForm, pattern: al.ConePattern, order: Array | None) -> "Programs":
+        """Arrange the values by columns in a pattern that has row i of the form at ``order[i]``, if that is given."""
+        b = form.b
         if order is not None:
-            rows, b = order[pattern.A_rows], np.empty_like(form.b)
+            b = np.empty_like(form.b)
             b[:, order] = form.b
-            pattern = al.ConePattern(
-                pattern.size, pattern.cones, pattern.P_rows, pattern.P_columns, rows, pattern.A_columns
-            )
         upper, below = pattern.P_columnwise, pattern.A_columnwise
         return cls(form, upper.values(form.P), below.values(form.A), b, (upper, below))
 
@@ -93,7 +91,7 @@ def solve_each(
     form: al.ConeForm,
     solve_one: Callable[[Program, int], Answer],
     threads: int | None,
-    order: Array | None = None,
+    order_of: Callable[[al.Cones], Array | None] | None = None,
     warns: bool = False,
 ) -> al.ConeAnswer:
     """Solve every program by a function of one, in threads where that pays.
@@ -103,14 +101,15 @@ def solve_each(
         solve_one: gets a program and its position in the batch; its vectors of rows are in the same order as the rows
             that it gets. It is called from several threads at the same time.
         threads: how many at most, None for one per core.
-        order: where the back end wants each row.
+        order_of: where the back end wants each row, None where it wants them as they are.
         warns: whether the back end issues warnings of Python. How it ended is in its status, too, so that they are
             silenced; filters of warnings belong to no thread, so that only one such batch is solved at a time.
 
     Raises:
         SolverError: the back end refuses its settings.
     """
-    programs = Programs.of(form, order)
+    pattern, order = _arranged(form.pattern, order_of)
+    programs = Programs.of(form, pattern, order)
     n, m = form.pattern.size, form.pattern.cones.rows
     value, slack, multipliers = (np.full((form.batch, width), np.nan) for width in (n, m, m))
     status, iterations = np.zeros(form.batch, dtype=np.int64), np.full(form.batch, -1, dtype=np.int64)
@@ -139,6 +138,18 @@ def _silence() -> Iterator[None]:
     with _SILENCE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@functools.lru_cache(maxsize=64)
+def _arranged(
+    pattern: al.ConePattern, order_of: Callable[[al.Cones], Array | None] | None
+) -> tuple[al.ConePattern, Array | None]:
+    """Return the pattern with its rows in a back end's order, and that order; made once, for columns follow from it."""
+    order = None if order_of is None else order_of(pattern.cones)
+    if order is None:
+        return pattern, None
+    rows, places = order[pattern.A_rows], (pattern.P_rows, pattern.P_columns)
+    return al.ConePattern(pattern.size, pattern.cones, *places, rows, pattern.A_columns), order
 
 
 def _asked(programs: Programs, solve_one: Callable[[Program, int], Answer], index: int) -> Answer:

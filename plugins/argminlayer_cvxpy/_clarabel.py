@@ -39,7 +39,7 @@ def solve(solver: Clarabel, form: al.ConeForm) -> al.ConeAnswer:
         status = _STATUS.get(said, al.Status.BREAKDOWN)
         return Answer(found.x, found.s, found.z, status, found.iterations, said)
 
-    return solve_each(form, solve_one, solver.threads, upper_order(form.pattern.cones))
+    return solve_each(form, solve_one, solver.threads, upper_order)
 
 
 def upper_order(cones: al.Cones) -> Array | None:

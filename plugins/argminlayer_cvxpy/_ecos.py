@@ -40,7 +40,7 @@ def solve(solver: ECOS, form: al.ConeForm) -> al.ConeAnswer:
         found = ecos.solve(lifted.q, rest.tocsc(), lifted.b[zero:], dims, **right, **settings)
         return _read(found, n, cones)
 
-    return solve_each(form, solve_one, solver.threads, _order(cones), warns=True)
+    return solve_each(form, solve_one, solver.threads, _order, warns=True)
 
 
 def _order(cones: al.Cones) -> Array | None:
