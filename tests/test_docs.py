@@ -21,6 +21,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
@@ -154,9 +155,10 @@ def reader(request, tmp_path, monkeypatch):
     for variable in environment_variables():
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setitem(sys.modules, found.module.__name__, found.module)
-    loaded = set(sys.modules)
+    loaded, dtype = set(sys.modules), torch.get_default_dtype()
     _registry.reload()
     yield found
+    torch.set_default_dtype(dtype)
     for name in set(sys.modules) - loaded:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

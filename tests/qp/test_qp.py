@@ -117,13 +117,7 @@ def scalar(q, blocks):
 
 
 @pytest.mark.parametrize(
-    "blocks",
-    [
-        dense(n=4, m=5, batch=(2,), seed=3),
-        boxed(n=4, batch=(2,), seed=1),
-        {name: block for name, block in dense(n=4, m=5, batch=(2,), seed=3).items() if name in "Pq"},
-    ],
-    ids=["rows", "bounds", "free"],
+    "blocks", [dense(n=4, m=5, batch=(2,), seed=3), boxed(n=4, batch=(2,), seed=1)], ids=["rows", "bounds"]
 )
 @pytest.mark.parametrize("name", ["P", "q", "A", "b"])
 def test_second_derivatives_are_those_of_differences_of_gradients(blocks, name):
