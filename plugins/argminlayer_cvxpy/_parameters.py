@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ._attributes import Attributes, checked
 
+Array = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True, eq=False)
 class Feature:
@@ -40,18 +42,34 @@ class Matrix:
         """The transpose."""
         return Matrix(self.rows.T)
 
+    @functools.cached_property
+    def selection(self) -> "tuple[Array, Array, Array] | None":
+        """The column and the weight of each row, and which rows are empty, where no row has two entries; else None."""
+        entries = np.diff(self.rows.indptr)
+        if entries.max(initial=0) > 1:
+            return None
+        columns, weights = np.zeros(len(entries), dtype=np.int64), np.zeros(len(entries))
+        columns[entries == 1], weights[entries == 1] = self.rows.indices, self.rows.data
+        return columns, weights, np.flatnonzero(entries == 0)
+
     def times(self, x: Tensor) -> Tensor:
         """Return the products (..., rows) with x (..., columns), differentiable."""
         product: Tensor = _Product.apply(x, self, False)  # type: ignore[no-untyped-call]
         return product
 
-    def product(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def product(self, x: Array) -> Array:
         """Return the product with every vector of a batch."""
         lead, count = x.shape[:-1], math.prod(x.shape[:-1])
         batch = x.reshape(count, x.shape[-1])
-        product = self.rows @ (batch[0] if count == 1 else batch.T)
-        stacked: np.ndarray[Any, Any] = product.T.reshape(*lead, self.rows.shape[0])
-        return stacked
+        if count == 1 or self.selection is None or self.rows.shape[1] == 0:
+            found: Array = (self.rows @ (batch[0] if count == 1 else batch.T)).T
+        else:
+            # most maps only move entries, which need not be transposed for it
+            columns, weights, empty = self.selection
+            found = batch.take(columns, axis=1)
+            found *= weights
+            found[:, empty] = 0.0
+        return found.reshape(*lead, self.rows.shape[0])
 
 
 class _Product(torch.autograd.Function):
