@@ -75,6 +75,11 @@ class Algebra:
         return listing, constants, parameters, self.outputs, self.size
 
     @cached_property
+    def key_with_lines(self) -> Hashable:
+        """The key for what speaks of the user's code: equal only where operators were called at the same lines too."""
+        return self.key, tuple(o.location for o in self.operations)
+
+    @cached_property
     def degree(self) -> "Degree":
         """The proved degree of objective and constraints in the variables: linear, quadratic, or nothing."""
         from ._degree import prove_degree

@@ -173,7 +173,7 @@ def _groups(problem: al.BoundProblem) -> Iterator[Group]:
         data, instances = data_of(problem, algebra), algebra.instances.cpu()
         follow = functools.partial(_followed, problem.functions, algebra)
         sense = (problem.problem.objective is None, problem.problem.maximize)
-        variants = _variants.get((algebra.key, sense), _Variants)
+        variants = _variants.get((algebra.key_with_lines, sense), _Variants)
         for variant, index in variants.assign(problem, algebra, data):
             yield Group(variant, instances[index].numpy(), data[index], functools.partial(follow, index))
 

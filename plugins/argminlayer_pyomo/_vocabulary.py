@@ -64,7 +64,7 @@ def _why_not(algebra: al.algebra.Algebra) -> str:
             return str(error)
         return ""
 
-    return _reasons.get(algebra.key, dry_run)
+    return _reasons.get(algebra.key_with_lines, dry_run)
 
 
 class _DryRun(al.algebra.Backend[_Count]):

@@ -133,3 +133,15 @@ def test_explain_shows_the_reason_beside_the_solver():
 def test_other_solvers_take_the_problem_as_it_is():
     problem = al.Problem(lambda u, x: waves(u, x) + u.square().sum(), "(n)->(n)")
     assert al.solve(problem, X, solver="scipy").ok
+
+
+def rooted_as_well(u, x):
+    total = (u - x).square().sum()
+    return torch.sqrt(u.exp().sum() + total)
+
+
+@pytest.mark.parametrize("solver", ["cvxpy.clarabel"])
+def test_functions_that_do_the_same_are_each_named_at_their_own_line(solver):
+    for function in (rooted, rooted_as_well):
+        with pytest.raises(al.SolverError, match=re.escape(f"objective ({function.__name__!r})")):
+            al.argmin(al.Problem(function, "(n)->(n)"), X, solver=solver)
