@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._scaling import nearest_limit
+
 
 def conditions(p: float, ball: bool, weighted: bool) -> dict[str, Any]:
     """Return the constraints, bounds and start of the problem, as arguments of :class:`argminlayer.Problem`."""
@@ -71,5 +73,5 @@ def _limit(ball: bool, side: float, x: Tensor, r: Tensor, w: Tensor | float = 1.
     if ball:
         return side * limit
     spare = limit - x.abs()
-    nearest = torch.nn.functional.one_hot(spare.argmin(), x.shape[-1]).to(torch.bool)
+    nearest = torch.nn.functional.one_hot(nearest_limit(limit, x.abs()), x.shape[-1]).to(torch.bool)
     return torch.where(nearest & (spare > 0).all(), _signs(x) * limit, side * limit)

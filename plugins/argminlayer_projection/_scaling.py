@@ -20,10 +20,10 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, 
     ratio: Tensor = r / size
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
     state = ratio.masked_fill(size < r, 0.0) if ball else ratio
-    least, most = (float(t) for t in torch.aminmax(size))
-    if least > limits.tiny**0.4 and most < limits.max**0.4 and float(r if r.numel() == 1 else r.min()) > 0:
+    low, high = limits.tiny**0.4, limits.max**0.4  # their ratios and squares neither overflow nor lose digits
+    if all(low < float(t) < high for t in (*torch.aminmax(size), *torch.aminmax(r))):
         return state
-    doubtful = ~((size > limits.tiny**0.4) & (size < limits.max**0.4) & (r > 0))
+    doubtful = ~((size > low) & (size < high) & (r > low) & (r < high))
     rows = doubtful.flatten().nonzero().flatten()
     y[rows], state[rows] = _of_any_scale(x[rows], own(r, rows), ball)
     return state
@@ -83,10 +83,20 @@ def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object
     if bool(inside.any()):
         rows = inside.flatten().nonzero().flatten()
         limits = limit.expand_as(x)[rows]
-        nearest = (limits - x[rows].abs()).argmin(-1, keepdim=True)
+        nearest = nearest_limit(limits, x[rows].abs()).unsqueeze(-1)
         corner = torch.where(x[rows] < 0, -limits, limits).gather(-1, nearest)
         y[rows] = y[rows].scatter(-1, nearest, corner)
     return state
+
+
+def nearest_limit(limit: Tensor, a: Tensor) -> Tensor:
+    """Return where ``limit - a`` (..., n) is least, the first place of several, for entries below their limits.
+
+    What rounding takes from the differences decides between those that it makes equal.
+    """
+    spare = limit - a
+    lost = (limit - spare) - a  # exact, by Dekker's fast sum
+    return torch.where(spare == spare.amin(-1, keepdim=True), lost, torch.inf).argmin(-1)
 
 
 def _state(summary: Tensor, entries: Tensor, r: Tensor, w: Tensor | None) -> Tensor:

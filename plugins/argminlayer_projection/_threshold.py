@@ -23,8 +23,11 @@ def soft_threshold(a: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tenso
     """
     largest = _largest_of_parts(a)
     top = largest.amax(-1, keepdim=True)
-    mean = a.mean(-1, keepdim=True)  # of huge entries it may overflow, and then bounds nothing
-    bound = torch.where(mean.isinf(), -torch.inf, (mean - top) - r / a.shape[1])
+    mean = a.mean(-1, keepdim=True)
+    if not bool(mean.isfinite().all()):  # of huge entries it may overflow, and then bounds nothing
+        top = torch.where(a.isfinite().all(-1, keepdim=True), top, torch.nan)
+        mean = mean.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    bound = (mean - top) - r / a.shape[1]
     t = torch.maximum(_sorted_threshold(largest - top, r), bound)
     below, positive, count = torch.sub(a, top, out=scratch[0]), scratch[1], None
     for _ in range(STEPS):

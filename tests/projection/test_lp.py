@@ -69,6 +69,21 @@ def test_extreme_entries_in_single_precision_do_no_harm(p, kind, radius):
         assert gradient.isfinite().all()
 
 
+def test_a_tiny_radius_far_out_keeps_its_digits():
+    x = 1e10 * randn(5, 50).float()
+    y = LpProjection(2, 1e-30)(x)
+    torch.testing.assert_close(y.double().norm(dim=-1), torch.full((5,), 1e-30, dtype=F64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(3, dtype=F64)])
+def test_the_largest_entry_goes_out_also_where_the_radius_swallows_the_difference(weights):
+    x = torch.tensor([[1e-20, -3e-20, 2e-20], [-1e-300, 0, 0], [0, 0, 1e-300]], dtype=F64)
+    expected = torch.tensor([[1e-20, -1, 2e-20], [-1, 0, 0], [0, 0, 1]], dtype=F64)
+    layer = LpProjection(math.inf, weights=weights)
+    assert torch.equal(layer(x), expected)
+    torch.testing.assert_close(layer(x, solver="scipy"), expected, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("p", PS)
 def test_points_of_a_ball_stay_and_their_derivative_is_one(p):
     x = (0.05 * randn(3, 6)).requires_grad_()
@@ -366,3 +381,15 @@ def test_the_simplex_is_met_to_the_last_bits(dtype):
     y = SimplexProjection()(x)
     assert (y >= 0).all()
     assert (y.double().sum(-1) - 1).abs().max() <= 4 * torch.finfo(dtype).eps
+
+
+def test_huge_entries_of_either_sign_overflow_nowhere_and_infinite_ones_are_refused():
+    x = 3e38 * torch.sign(randn(3, 64, seed=14)).float()
+    y = SimplexProjection()(x)
+    assert torch.equal(y, (x > 0) / (x > 0).sum(-1, keepdim=True))
+    x[1, 5] = -math.inf
+    with pytest.raises(al.ProblemError, match="row 1 of the points to project"):
+        SimplexProjection()(x)
+    quiet = SimplexProjection(throw=False)(x)
+    assert quiet[1].isnan().all()
+    assert torch.equal(quiet[[0, 2]], y[[0, 2]])
