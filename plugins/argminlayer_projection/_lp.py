@@ -72,9 +72,9 @@ class LpSet(AbstractClosedForm):
     @functools.cached_property
     def _parts(self) -> int:
         """In how many blocks at least rows are worked through, by the temporaries of the kernel."""
-        if not self.weighted and (self.p == 2 or math.isinf(self.p)):
-            return 1
-        return PARTS if self.p == 1 or math.isinf(self.p) else 3 * PARTS
+        if self.weighted or self.p not in (1, 2, math.inf):
+            return PARTS if self.p in (1, math.inf) else 3 * PARTS
+        return 1
 
     @functools.cached_property
     def _kernel(self) -> Kernel:

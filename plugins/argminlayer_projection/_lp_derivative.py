@@ -39,7 +39,8 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     Args:
         p: at least 1.
         y: the nearest points.
-        state: zero where a row is free, ``r / |x|`` for p = 2 without weights, the tiniest number at its centre.
+        state: zero where a row is free, for p = 2 without weights otherwise ``r / |x|``, the tiniest number at its
+            centre.
         x: the points.
         r: radii, (..., 1).
         w: weights, or None.
@@ -174,14 +175,12 @@ def pull_l1(
     del r
     dtype, betas = working(out.dtype), []
     for rows in slices(out):
-        sign = y[rows].to(dtype).sign()
+        sign, count = y[rows].to(dtype).sign(), state[rows]
         bar = out[rows] if out.dtype == dtype else torch.empty_like(sign)
-        torch.mul(sign, g[rows].to(dtype), out=bar)
-        scratch = sign * sign
-        beta = bar.sum(-1, keepdim=True) / scratch.sum(-1, keepdim=True).clamp_min_(1.0)
+        beta = torch.mul(sign, g[rows].to(dtype), out=bar).sum(-1, keepdim=True) / count.clamp_min(1.0)
         bar.sub_(beta).mul_(sign)
-        if not bool(state[rows].all()):
-            free = state[rows] == 0
+        if not bool(count.all()):
+            free = count == 0
             index = free.flatten()
             bar[index], beta = g[rows][index].to(dtype), beta.masked_fill(free, 0.0)
         if out.dtype != dtype:

@@ -30,9 +30,8 @@ LOWEST = -200.0
 LN2 = math.log(2.0)
 
 
-def onto_power(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, p: float, ball: bool) -> Tensor:
+def onto_power(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, p: float, ball: bool) -> Tensor:
     """Project rows onto the sphere or ball ``(sum w |u|^p)^(1/p) = r``; see ``_rows.Kernel``."""
-    del scratch
     dtype = x.dtype if SINGLE[0] <= p <= SINGLE[1] else torch.float64
     weights = torch.ones(1, 1, dtype=dtype, device=x.device) if w is None else w.to(dtype)
     largest = x.abs().amax(-1, keepdim=True).double()

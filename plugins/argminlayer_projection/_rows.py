@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ BLOCK, LEAST = 1 << 17, 1 << 14
 PARTS = 5
 """A block is at most this part of all rows, so that temporaries are small beside them."""
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Any], Tensor]
-"""``(x, y, r, w, scratch) -> state``: writes the nearest points of the rows of x (b, n) to y; scratch are two more
-tensors like y. The state (b, 1) is zero where a row is inside the set and its own nearest point, positive where it is
-held to the surface, NaN where the row, its radius or its weights cannot be used."""
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""``(x, y, r, w) -> state``: writes the nearest points of the rows of x (b, n) to y. The state (b, 1) is zero where a
+row is inside the set and its own nearest point, positive where it is held to the surface, NaN where the row, its radius
+or its weights cannot be used."""
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
@@ -25,14 +25,14 @@ def working(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def slices(x: Tensor, parts: int = 1) -> Iterator[slice]:
+def slices(x: Tensor, parts: int = 1, most: int = BLOCK) -> Iterator[slice]:
     """Yield the blocks of the rows of ``x`` (B, n), at least ``parts`` of them where there is enough to do.
 
-    No rows are one empty block.
+    No rows are one empty block; ``most`` are the entries of a block for each thread.
     """
     threads = torch.get_num_threads() if x.device.type == "cpu" else 1 << 12
     rows, n = x.shape[0], max(1, x.shape[1])
-    step = max(1, min(BLOCK * threads // n, max(LEAST * threads // n, -(-rows // parts))))
+    step = max(1, min(most * threads // n, max(LEAST * threads // n, -(-rows // parts))))
     return (slice(i, i + step) for i in range(0, max(1, rows), step))
 
 
@@ -59,13 +59,16 @@ def rowwise(weights: Tensor, lead: torch.Size, dtype: torch.dtype) -> Tensor:
     return weights.expand(*lead, n).reshape(-1, n).to(dtype)
 
 
-def own(parameter: Tensor, rows: slice | Tensor) -> Tensor:
-    """Return a parameter's part for some rows: all of it where it is shared."""
-    return parameter if parameter.shape[0] == 1 else parameter[rows]
+Parameter = TypeVar("Parameter", Tensor, Tensor | None)
+
+
+def own(parameter: Parameter, rows: slice | Tensor) -> Parameter:
+    """Return a parameter's part for some rows: all of it where it is shared, or None."""
+    return parameter if parameter is None or parameter.shape[0] == 1 else parameter[rows]
 
 
 def by_rows(
-    kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, parts: int = PARTS
+    kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, parts: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Return the nearest points of rows, and their states.
 
@@ -75,7 +78,7 @@ def by_rows(
         x: (B, n).
         r: radii, (1, 1) or (B, 1).
         w: weights, (1, n) or (B, n), or None.
-        parts: how many blocks at least, more for kernels with many temporaries; 1 for those without any.
+        parts: how many blocks at least, more for kernels with many temporaries; 1 for those that see to theirs.
 
     Raises:
         ProblemError: rows have no entries; or, with ``throw``, one is not finite, or its radius or weights are no use.
@@ -86,12 +89,9 @@ def by_rows(
     if not len(x):
         return y, x.new_zeros(0, 1)
     if parts == 1 and x.dtype == dtype:
-        state = kernel(x, y, r, w, None)
+        state = kernel(x, y, r, w)
     else:
-        blocks = tuple(slices(x, parts))
-        first = x[blocks[0]]
-        scratch = (torch.empty_like(first, dtype=dtype), torch.empty_like(first, dtype=dtype))
-        state = torch.cat([_one_block(kernel, x, y, r, w, rows, scratch) for rows in blocks])
+        state = torch.cat([_one_block(kernel, x[i], y[i], own(r, i), own(w, i)) for i in slices(x, parts)])
     if not math.isfinite(float(state.sum())) and bool(state.isnan().any()):
         bad = state.isnan().flatten()
         if throw:
@@ -104,13 +104,10 @@ def by_rows(
     return y, state
 
 
-def _one_block(
-    kernel: Kernel, x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, rows: slice, scratch: tuple[Tensor, Tensor]
-) -> Tensor:
-    block = x[rows].to(scratch[0].dtype)
-    found = y[rows] if x.dtype == block.dtype else torch.empty_like(block)
-    own_w = None if w is None else own(w, rows)
-    state = kernel(block, found, own(r, rows), own_w, (scratch[0][: len(block)], scratch[1][: len(block)]))
-    if found.dtype != y.dtype:
-        y[rows] = found
+def _one_block(kernel: Kernel, x: Tensor, y: Tensor, r: Tensor, w: Tensor | None) -> Tensor:
+    wide = x.to(working(x.dtype))
+    found = y if wide.dtype == y.dtype else torch.empty_like(wide)
+    state = kernel(wide, found, r, w)
+    if found is not y:
+        y.copy_(found)
     return state

@@ -9,12 +9,12 @@ PART = 4096
 """Entries whose squares are summed in their own precision."""
 
 
-def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, ball: bool) -> Tensor:
+def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Tensor:
     """Project rows onto the sphere or ball ``|u|_2 = r``; the state is ``r / |x|``, the tiniest number at the centre.
 
     The point of a sphere nearest to its centre is any; ``r / sqrt(n) (1, ..., 1)`` is returned.
     """
-    del w, scratch
+    del w
     size = _length(x)
     limits = torch.finfo(x.dtype)
     ratio: Tensor = r / size
@@ -59,13 +59,12 @@ def _of_any_scale(x: Tensor, r: Tensor, ball: bool) -> tuple[Tensor, Tensor]:
     return y, torch.where(largest.isfinite() & r.isfinite() & (r >= 0), state, torch.nan)
 
 
-def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: object, ball: bool) -> Tensor:
+def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Tensor:
     """Project rows onto the sphere or ball ``max w_i |u_i| = r``.
 
     The point of a sphere nearest to a point inside differs from it in the one coordinate that is nearest to its limit,
     the first of several.
     """
-    del scratch
     if r.numel() == 1 and w is None:
         limit = r
         torch.clamp(x, -float(r), float(r), out=y)

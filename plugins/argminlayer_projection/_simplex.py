@@ -39,7 +39,7 @@ class SimplexSet(AbstractClosedForm):
         return {"equality": _sum_is_radius, "lower": 0.0, "start": _share_of_the_radius}
 
     def solve(self, throw: bool, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest points (..., n) and ones (..., 1)."""
+        """Return the nearest points (..., n) and the sizes of their supports (..., 1)."""
         lead = x.shape[:-1]
         y, state = by_rows(onto_simplex, throw, flat(x), column(parameters[0], lead, working(x.dtype)))
         return y.reshape(x.shape), state.reshape((*lead, 1))

@@ -1,47 +1,167 @@
-"""Thresholds: the number t that makes a sum of clipped entries equal the radius, found without sorting."""
+"""Thresholds: the number t that makes a sum of clipped entries equal the radius."""
+
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._rows import PARTS, own, slices
+
 STEPS = 32
 """Newton steps before the remaining rows are sorted; random data need 3 to 8, whatever the length of a row."""
+SORTED = 8192
+"""Up to so many entries NumPy sorts a row on the processor in less time than Newton's steps take."""
+CHUNKED, CHUNK, LONG_CHUNK = 256, 32, 64
+"""Rows from so many entries are searched in chunks of so many entries, the longer ones from 32 long chunks on."""
 
 
-def soft_threshold(a: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
-    """Write ``max(a - t, 0)`` with sum ``r`` to ``y`` (b, n); ``a`` changes if it is the first of the scratch tensors.
+def onto_simplex(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None) -> Tensor:
+    """Project rows onto ``{u >= 0, sum u = r}``; the state is the number of positive entries, but at least one."""
+    del w
+    state = _onto_few(x, y, r, signed=False)
+    state = _blockwise(_block_onto_simplex, x, y, r) if state is None else state
+    if not bool(x.sum(-1).isfinite().all()):  # -inf is below every threshold
+        state = torch.where(x.isfinite().all(-1, keepdim=True), state, torch.nan)
+    return state
+
+
+def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Tensor:
+    """Project rows onto the sphere or ball ``sum |u| = r``, with positive signs where x is zero.
+
+    The point of the sphere nearest to a point inside lies on the facet of the point's own signs: the same formula holds
+    with a negative threshold. The state of a row on the surface is the number of its entries that are not zero.
+    """
+    del w
+    state = _onto_few(x, y, r, signed=True)
+    return _blockwise(functools.partial(_block_onto_l1, ball=ball), x, y, r) if state is None else state
+
+
+def _onto_few(x: Tensor, y: Tensor, r: Tensor, signed: bool) -> Tensor | None:
+    """Do as ``onto_l1`` or ``onto_simplex`` where few entries remain, None where many may.
+
+    The threshold of the largest entries of all chunks of a row is at most that of the row, so that what is below it
+    vanishes: most chunks at once, then single entries. The threshold of a row that has such entries is not negative,
+    and the point not inside.
+    """
+    rows, n = x.shape
+    length = _chunk_length(n) if x.device.type == "cpu" else 0
+    if not length:
+        return None
+    chunks, parts = x.view(-1, length), n // length
+    largest = chunks.amax(-1)
+    if signed:
+        largest = torch.maximum(largest, chunks.amin(-1).neg_())
+    largest = largest.view(-1, parts)
+    top = largest.amax(-1, keepdim=True)
+    relative = largest - top
+    least = _sorted_threshold(relative, r, torch.empty_like(relative))
+    hit = _where(relative >= least)
+    if 2 * hit.numel() > rows * parts:
+        return None
+    near, row = chunks.index_select(0, hit), hit // parts
+    a = (near.abs_() if signed else near).sub_(top.flatten()[row].unsqueeze(1))
+    kept = _where(a >= least.flatten()[row].unsqueeze(1))
+    values, chunk = a.view(-1)[kept], kept // length
+    row = row[chunk]
+    counts = torch.bincount(row, minlength=rows)
+    width = int(counts.max())
+    if 4 * width > n:
+        return None
+    at = torch.arange(len(kept)) + (torch.arange(rows) * width - counts.cumsum(0) + counts)[row]
+    few = torch.full((rows, width), -torch.inf, dtype=x.dtype)
+    few.view(-1)[at] = values
+    found = torch.empty_like(few)
+    state = _soft_threshold(few, found, r, (few, torch.empty_like(few)))
+    flat, place = y.view(-1), hit[chunk] * length + kept % length
+    y.zero_()
+    flat[place] = found.view(-1)[at]
+    if signed:
+        flat[place] = flat[place].copysign_(x.view(-1)[place])
+    return state
+
+
+def _where(mask: Tensor) -> Tensor:
+    """Return where a mask holds, counted through all its rows."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+@functools.lru_cache(maxsize=256)
+def _chunk_length(n: int) -> int:
+    """Return the length of the chunks that divide a row of n entries, 0 where none is fit."""
+    longest = LONG_CHUNK if n >= 32 * LONG_CHUNK else CHUNK
+    lengths = range(longest, longest // 3, -1) if n >= CHUNKED else range(0)
+    return next((length for length in lengths if n % length == 0), 0)
+
+
+def _blockwise(block: Callable[..., Tensor], x: Tensor, y: Tensor, r: Tensor) -> Tensor:
+    blocks = tuple(slices(x, PARTS))
+    scratch = (torch.empty_like(x[blocks[0]]), torch.empty_like(x[blocks[0]]))
+    return torch.cat([block(x[i], y[i], own(r, i), (scratch[0][: len(x[i])], scratch[1][: len(x[i])])) for i in blocks])
+
+
+def _block_onto_simplex(x: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
+    return _soft_threshold(x, y, r, scratch)
+
+
+def _block_onto_l1(x: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor], ball: bool) -> Tensor:
+    size = torch.abs(x, out=scratch[0]).sum(-1, keepdim=True)
+    free = size < r
+    if ball and bool(free.all()):
+        y.copy_(x)
+        return torch.zeros_like(size)
+    state = _soft_threshold(scratch[0], y, r, scratch)
+    y.copysign_(x)
+    if bool(free.any()):
+        rows = free.flatten()
+        y[rows] = x[rows] if ball else torch.where(x[rows] < 0, y[rows], y[rows].abs())  # + also for -0
+        state = state.masked_fill(free, 0.0) if ball else state
+    return state
+
+
+def _soft_threshold(a: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
+    """Write ``max(a - t, 0)`` with sum ``r`` to ``y`` (b, n); ``a`` changes if it is one of the scratch tensors.
 
     Entries are taken relative to the largest one, so that everything is of the size of r, and so is what is lost in
-    rounding. The sum is convex and piecewise linear in t: Newton's method from the left ends after finitely many steps.
-    It begins at the threshold of the largest entries of parts of the row, which can only be too low and mostly is
-    nearly right. The last step is not added to t but subtracted from the entries, which keeps its digits.
+    rounding. A last Newton step on the sum, which is piecewise linear in t, is not added to t but subtracted from the
+    entries, which keeps its digits.
 
     Returns:
-        What the sum was before the last step, (b, 1), NaN where entries are not finite.
+        How many entries are positive, at least one, (b, 1), NaN where the radius or an entry is of no use.
+    """
+    top = a.amax(-1, keepdim=True)
+    below, positive = torch.sub(a, top, out=scratch[0]), scratch[1]
+    if a.device.type == "cpu" and a.shape[1] <= SORTED:
+        t = _sorted_threshold(below, r, scratch[1])
+    else:
+        t = _newton_threshold(below, r, y, positive)
+    count = torch.gt(torch.sub(below, t, out=y).clamp_min_(0.0), 0.0, out=positive).sum(-1, keepdim=True)
+    total = _parts(y)[0].sum(1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
+    y.addcmul_(positive, ((r - total) / count.clamp_min_(1.0)).to(y.dtype)).clamp_min_(0.0)
+    count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
+    return torch.where(total.isfinite() & (r >= 0), count, torch.nan)
+
+
+def _newton_threshold(below: Tensor, r: Tensor, y: Tensor, positive: Tensor) -> Tensor:
+    """Return the threshold of entries of which the largest is zero, by Newton's method from the left.
+
+    The sum is convex and piecewise linear in the threshold, so that it ends after finitely many steps. It begins at the
+    threshold of the largest entries of parts of the row, which can only be too low and mostly is nearly right.
 
     Reference: Michelot 1986; Condat, *Fast projection onto the simplex and the l1 ball*, 2016, sec. 2.
     """
-    largest = _largest_of_parts(a)
-    top = largest.amax(-1, keepdim=True)
-    mean = a.mean(-1, keepdim=True)
-    if not bool(mean.isfinite().all()):  # of huge entries it may overflow, and then bounds nothing
-        top = torch.where(a.isfinite().all(-1, keepdim=True), top, torch.nan)
-        mean = mean.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-    bound = (mean - top) - r / a.shape[1]
-    t = torch.maximum(_sorted_threshold(largest - top, r), bound)
-    below, positive, count = torch.sub(a, top, out=scratch[0]), scratch[1], None
+    mean = below.mean(-1, keepdim=True)  # of huge entries it may overflow, and then bounds nothing
+    bound = torch.where(mean.isinf(), -torch.inf, mean - r / below.shape[1])
+    largest = _largest_of_parts(below)
+    t, count = torch.maximum(_sorted_threshold(largest, r, torch.empty_like(largest)), bound), None
     for _ in range(STEPS):
         torch.sub(below, t, out=y).clamp_min_(0.0)
         before, count = count, torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
         if before is not None and torch.equal(before, count):
-            break
+            return t
         t = t + (y.sum(-1, keepdim=True) - r) / count
-    else:
-        torch.sub(below, _sorted_threshold(below, r), out=y).clamp_min_(0.0)
-        count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
-    total = _parts(y)[0].sum(1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
-    y.addcmul_(positive, ((r - total) / count).to(y.dtype)).clamp_min_(0.0)
-    return total
+    return _sorted_threshold(below, r, positive)
 
 
 def _parts(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,53 +178,22 @@ def _largest_of_parts(a: Tensor) -> Tensor:
     return torch.cat([largest, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else largest
 
 
-def _sorted_threshold(a: Tensor, r: Tensor) -> Tensor:
+def _sorted_threshold(a: Tensor, r: Tensor, scratch: Tensor) -> Tensor:
     """Return the threshold by sorting, ``max_k (sum of the k largest - r) / k`` (Held, Wolfe and Crowder 1974)."""
+    falling = torch.neg(a, out=scratch)
     if a.device.type == "cpu":  # NumPy sorts floats twenty times as fast as torch
-        descending = torch.from_numpy(np.sort(a.numpy(), axis=-1)).flip(-1)
+        falling.numpy().sort(axis=-1)
     else:
-        descending = a.sort(-1, descending=True).values
+        falling = falling.sort(-1).values
     counts = torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device)
-    return ((descending.cumsum(-1) - r) / counts).amax(-1, keepdim=True)
+    return falling.cumsum_(-1).add_(r).div_(counts).amin(-1, keepdim=True).neg_()
 
 
-def onto_simplex(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor]) -> Tensor:
-    """Project rows onto ``{u >= 0, sum u = r}``; see ``_rows.Kernel``."""
-    del w
-    total = soft_threshold(x, y, r, scratch)
-    return torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
-
-
-def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor], ball: bool) -> Tensor:
-    """Project rows onto the sphere or ball ``sum |u| = r``, with positive signs where x is zero.
-
-    The point of the sphere nearest to a point inside lies on the facet of the point's own signs: the same formula holds
-    with a negative threshold.
-    """
-    del w
-    size = torch.abs(x, out=scratch[0]).sum(-1, keepdim=True)
-    free = size < r
-    if ball and bool(free.all()):
-        y.copy_(x)
-        return torch.zeros_like(size)
-    total = soft_threshold(scratch[0], y, r, scratch)
-    y.copysign_(x)
-    state = torch.where(total.isfinite() & (r >= 0), 1.0, torch.nan)
-    if bool(free.any()):
-        rows = free.flatten()
-        y[rows] = x[rows] if ball else torch.where(x[rows] < 0, y[rows], y[rows].abs())  # + also for -0
-        state = state.masked_fill(free, 0.0) if ball else state
-    return state
-
-
-def onto_weighted_l1(
-    x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, scratch: tuple[Tensor, Tensor], ball: bool
-) -> Tensor:
+def onto_weighted_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Tensor:
     """Project rows onto the sphere or ball ``sum w |u| = r``, in float64: entries move by ``t w`` towards zero.
 
     As without weights t is taken relative to the largest ratio, that of the entry which vanishes last.
     """
-    del scratch
     assert w is not None
     a, w, r = x.double().abs(), w.double(), r.double()
     size = (w * a).sum(-1, keepdim=True)
