@@ -80,16 +80,12 @@ def align(cores: tuple[int, ...], x: Tensor, *parameters: Tensor) -> tuple[Tenso
         *parameters: of the set.
     """
     lead = x.ndim - cores[0]
-    if all(p.ndim == core for p, core in zip(parameters, cores[1:], strict=True)):
-        shape = x.shape[:lead]
-    else:
-        leads = [p.shape[: p.ndim - core] for p, core in zip(parameters, cores[1:], strict=True)]
-        shape = torch.broadcast_shapes(x.shape[:lead], *leads)
-        x = x.expand(shape + x.shape[lead:])
-    aligned = (
-        p.reshape((1,) * (len(shape) + core - p.ndim) + p.shape) for p, core in zip(parameters, cores[1:], strict=True)
-    )
-    return (x, *aligned)
+    leads = [p.ndim - core for p, core in zip(parameters, cores[1:], strict=True)]
+    if any(leads):
+        shapes = (p.shape[:own] for p, own in zip(parameters, leads, strict=True))
+        shape = torch.broadcast_shapes(x.shape[:lead], *shapes)
+        x, lead = x.expand(shape + x.shape[lead:]), len(shape)
+    return x, *(p[(None,) * (lead - own)] for p, own in zip(parameters, leads, strict=True))
 
 
 class _Projection(torch.autograd.Function):

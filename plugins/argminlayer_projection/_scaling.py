@@ -1,5 +1,7 @@
 """The sphere and ball of p = 2 and of p = infinity, whose nearest points are scaled and clipped."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Te
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
     state = ratio.masked_fill(size < r, 0.0) if ball else ratio
     low, high = limits.tiny**0.4, limits.max**0.4  # their ratios and squares neither overflow nor lose digits
-    if all(low < float(t) < high for t in (*torch.aminmax(size), *torch.aminmax(r))):
+    if all(low < t < high for t in (*extremes(size), *extremes(r))):
         return state
     doubtful = ~((size > low) & (size < high) & (r > low) & (r < high))
     rows = doubtful.flatten().nonzero().flatten()
@@ -98,10 +100,21 @@ def nearest_limit(limit: Tensor, a: Tensor) -> Tensor:
     return torch.where(spare == spare.amin(-1, keepdim=True), lost, torch.inf).argmin(-1)
 
 
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Return the least and the largest of some numbers."""
+    if values.numel() == 1:
+        only = float(values)
+        return only, only
+    least, largest = torch.aminmax(values)
+    return float(least), float(largest)
+
+
 def _state(summary: Tensor, entries: Tensor, r: Tensor, w: Tensor | None) -> Tensor:
     """Return ones, NaN for rows whose summary is not finite because an entry is not, and for useless parameters."""
-    if w is None and bool(summary.isfinite().all()) and float(r.min()) >= 0 and float(r.max()) < torch.inf:
-        return torch.ones_like(summary)
+    if w is None and math.isfinite(float(summary.sum())):
+        least, largest = extremes(r)
+        if least >= 0 and largest < math.inf:
+            return torch.ones_like(summary)
     good = entries.isfinite().all(-1, keepdim=True) & (r >= 0) & r.isfinite()
     if w is not None:
         good &= (w > 0).all(-1, keepdim=True)

@@ -53,9 +53,8 @@ def _onto_few(x: Tensor, y: Tensor, r: Tensor, signed: bool) -> Tensor | None:
     largest = chunks.amax(-1)
     if signed:
         largest = torch.maximum(largest, chunks.amin(-1).neg_())
-    largest = largest.view(-1, parts)
-    top = largest.amax(-1, keepdim=True)
-    relative = largest - top
+    top = largest.view(-1, parts).amax(-1, keepdim=True)
+    relative = largest.view(-1, parts).sub_(top)
     least = _sorted_threshold(relative, r, torch.empty_like(relative))
     hit = _where(relative >= least)
     if 2 * hit.numel() > rows * parts:
