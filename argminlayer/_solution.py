@@ -43,8 +43,8 @@ _ADVICE = {
     Status.TIME_LIMIT: "raise `time_limit`, or pass a better `start`",
     Status.INFEASIBLE: "check the constraints (`inequality` means g(u) <= 0, and `lower` must not exceed `upper`), or "
     "pass a `start` from which they can be met",
-    Status.UNBOUNDED: "add bounds or constraints, for the objective falls without limit; or check its sign "
-    "(`maximize=True`)",
+    Status.UNBOUNDED: "add bounds or constraints, for the objective falls without limit, or without end; or "
+    "check its sign (`maximize=True`)",
     Status.NOT_FINITE: "clean the parameters, pass a `start` inside the domain of the objective, or add bounds that "
     "keep `u` inside",
     Status.NOT_STATIONARY: "tighten the solver's `tol`, scale the problem, or try another solver or `start`",

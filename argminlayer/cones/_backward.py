@@ -66,6 +66,8 @@ def _forward(task: ConeTask, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> tupl
     found = task.find(ConeForm.of(task.pattern, (P, q, A, b), task.batch))
     task.record.found = found
     task.record.systems.clear()
+    if found.system is not None and not found.status.any():
+        task.record.systems[True, 0.0] = found.system
     x, z = found.point.x, found.point.z
     if not found.status.any():
         return x.clone(), z.clone()

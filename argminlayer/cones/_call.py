@@ -349,8 +349,10 @@ def _certificate(found: ConeFound) -> Certificate:
     at = spectra.faces()
     index = torch.from_numpy(np.flatnonzero(found.status == 0))
     if len(index):
-        part, here = programs.select(index), point.select(index)
-        system = part.matrices.system(here.faces(part.cones), here.gamma, weak_active=True)
+        system = found.system
+        if system is None or len(index) < batch:
+            part, here = programs.select(index), point.select(index)
+            system = part.matrices.system(here.faces(part.cones), here.gamma, weak_active=True)
         freedom[index], redundant[index] = system.freedom, system.redundant
     size = point.v.abs().amax(1) if point.v.shape[1] else zeros
     return Certificate(

@@ -75,7 +75,8 @@ class Measured:
         gap: ``A x + s - b``, (batch, m).
         stationarity: the largest slope over the size of the forces of the problem, (batch,).
         feasibility: the largest gap over the length of its row and ``1 + |x|``, (batch,).
-        worst: the larger of the two; infinite where something is not a number.
+        worst: the larger of the two, or how far better points lie, over ``1 + |x|``, where such are in sight; infinite
+            where something is not a number.
         spectra: v decomposed, if that is at hand.
     """
 

@@ -16,6 +16,9 @@ from ._policy import ruled
 from ._programs import AnySystem, matrices_of
 from ._system import Steps
 
+TOUCHED = 1e-7
+"""Entries of null vectors below this are rounding."""
+
 
 def solve_followed(
     setting: "Setting", P: Tensor, A: Tensor, v: Tensor, gamma: Tensor, top: Tensor, bottom: Tensor
@@ -164,14 +167,18 @@ def _solve(
 
 def _opened(system: AnySystem, steps: Steps) -> tuple[Tensor, Tensor]:
     """Return the steps with NaN for what the system leaves open."""
-    open_ = system.undetermined
-    assert open_ is not None
     lost = steps.missed[:, None]
     a, e = (
-        torch.where(lost & mask[..., None], torch.nan, part)
-        for part, mask in zip((steps.a, steps.e), open_, strict=True)
+        torch.where(lost & _touched(null)[..., None], torch.nan, part)
+        for part, null in zip((steps.a, steps.e), system.null, strict=True)
     )
     return a, e
+
+
+def _touched(vectors: Tensor) -> Tensor:
+    """Return which entries of vectors (batch, ., d) are not zero in some of them, (batch, .)."""
+    size = vectors.abs().amax(1, keepdim=True)
+    return (vectors.abs() > TOUCHED * torch.where(size > 0, size, 1.0)).any(-1)
 
 
 def _omega(pattern: ConePattern, A: Tensor, gamma: Tensor, bottom: Tensor, a: Tensor, e: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Both programs always have a solution, and prove nothing where it is zero.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from ._certificate import Programs, largest
 from ._faces import project
 from ._form import ConeForm
-from ._pattern import Array, ConePattern, Cones
+from ._pattern import Array, ConePattern
 
 Ask = Callable[[ConeForm], tuple[Tensor, Tensor]]
 PROOF = 1e-7
@@ -100,22 +101,33 @@ def _farkas_form(form: ConeForm) -> ConeForm:
 
 
 def _descent_form(form: ConeForm) -> ConeForm:
+    scale = abs(form.q).max(1, keepdims=True, initial=0.0)
+    none = np.zeros((1, form.pattern.size))
+    return _recession_form(form, form.q / np.where(scale > 0, scale, 1.0), none[:, :0])
+
+
+def level_form(form: ConeForm, d: Array) -> ConeForm:
+    """Return the programs of the nearest directions to d (batch, n) with ``P d = 0``, ``q'd = 0``, ``-A d`` in K."""
+    scale = abs(form.q).max(1, keepdims=True, initial=0.0)
+    return _recession_form(form, -d, form.q / np.where(scale > 0, scale, 1.0))
+
+
+def _recession_form(form: ConeForm, linear: Array, level: Array) -> ConeForm:
+    """Return ``min 1/2 |d|^2 + linear'd`` over ``P d = 0``, ``-A d`` in K and, unless it is empty, ``level'd = 0``."""
     pattern, cones = form.pattern, form.pattern.cones
     n, diagonal = pattern.size, np.arange(pattern.size)
     off = pattern.P_rows != pattern.P_columns
+    columns = diagonal[: level.shape[1]]
+    more = n + bool(len(columns))
     wider = ConePattern(
         n,
-        Cones(
-            cones.zero + n, cones.nonnegative, cones.second_order, cones.semidefinite, cones.exponential, cones.power
-        ),
+        replace(cones, zero=cones.zero + more),
         diagonal,
         diagonal,
-        np.concatenate([pattern.P_rows, pattern.P_columns[off], pattern.A_rows + n]),
-        np.concatenate([pattern.P_columns, pattern.P_rows[off], pattern.A_columns]),
+        np.concatenate([pattern.P_rows, pattern.P_columns[off], 0 * columns + n, pattern.A_rows + more]),
+        np.concatenate([pattern.P_columns, pattern.P_rows[off], columns, pattern.A_columns]),
     )
-    length = max(len(form.P), len(form.A))
-    parts = (form.P, form.P[:, off], form.A)
+    parts = (form.P, form.P[:, off], level, form.A)
+    length = max(map(len, parts))
     A = np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], 1)
-    scale = abs(form.q).max(1, keepdims=True, initial=0.0)
-    q = form.q / np.where(scale > 0, scale, 1.0)
-    return ConeForm(wider, np.ones((1, n)), q, A, np.zeros((1, n + cones.rows)), form.batch)
+    return ConeForm(wider, np.ones((1, n)), linear, A, np.zeros((1, more + cones.rows)), form.batch)

@@ -20,12 +20,13 @@ from .._solution import Status
 from .._solver import AbstractSolver
 from ._certificate import Measured, Programs, largest, measure, units
 from ._form import ConeForm
-from ._infeasible import proves_infeasible, proves_unbounded
+from ._infeasible import Ask, proves_infeasible, proves_unbounded
 from ._linear import LinearCones
 from ._pattern import Array
-from ._programs import matrices_of
+from ._programs import AnySystem, matrices_of
 from ._refine import refine
 from ._solver import AbstractConeSolver, ConeAnswer
+from ._unattained import settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class ConeFound:
         messages: the solver's own words.
         solver: who solved, or the names of those tried.
         seconds: wall time.
+        system: the KKT systems at the points, if they are at hand.
     """
 
     programs: Programs
@@ -49,6 +51,7 @@ class ConeFound:
     messages: tuple[str, ...]
     solver: str
     seconds: float = 0.0
+    system: AnySystem | None = None
 
 
 def programs_of(form: ConeForm) -> Programs:
@@ -153,10 +156,16 @@ def _attempt(
     answer, point = _asked(form, programs, solver, start)
     failed = ~(point.worst <= SOLVED).numpy()
     status = np.zeros(form.batch, dtype=np.int64)
+    ask = functools.partial(_ask, solver)
     if failed.any():
         status = np.where(failed, why_unsolved(answer.status, point.feasibility.numpy(), point.worst.numpy()), status)
-        status = _explained(form, programs, answer, status, solver)
-    return ConeFound(programs, point, status, answer.iterations, answer.messages, solver.name)
+        status = _explained(form, programs, answer, status, ask)
+    system = None
+    if not (form.pattern.cones.is_linear or failed.all()):
+        system = programs.matrices.system(point.faces(programs.cones), point.gamma, weak_active=True)
+        said, point = settled(form, programs, point, system, ask)
+        status = np.where(failed, status, said)
+    return ConeFound(programs, point, status, answer.iterations, answer.messages, solver.name, system=system)
 
 
 def _asked(
@@ -176,19 +185,18 @@ def _called(form: ConeForm, solver: AbstractConeSolver, start: ConeAnswer | None
     return answer
 
 
-def _explained(
-    form: ConeForm, programs: Programs, answer: ConeAnswer, status: Array, solver: AbstractConeSolver
-) -> Array:
+def _ask(solver: AbstractConeSolver, other: ConeForm) -> tuple[Tensor, Tensor]:
+    """Return x and z of other programs by a solver, or by others where it refuses them; zeros where all do."""
+    able = [s for s in (solver, *cone_family(AUTO)) if not (missing(s) or s.refuses(other))]
+    if not able:
+        return torch.zeros(other.batch, other.pattern.size), torch.zeros(other.batch, other.pattern.cones.rows)
+    point = _asked(other, programs_of(other), able[0])[1]
+    return point.x, point.z
+
+
+def _explained(form: ConeForm, programs: Programs, answer: ConeAnswer, status: Array, ask: Ask) -> Array:
     """Prove instances that are not solved infeasible or unbounded where they are."""
     status = np.array(status)
-
-    def ask(other: ConeForm) -> tuple[Tensor, Tensor]:
-        able = [s for s in (solver, *cone_family(AUTO)) if not (missing(s) or s.refuses(other))]
-        if not able:
-            return torch.zeros(other.batch, other.pattern.size), torch.zeros(other.batch, other.pattern.cones.rows)
-        point = _asked(other, programs_of(other), able[0])[1]
-        return point.x, point.z
-
     for code, proves, offered in (
         (Status.INFEASIBLE, proves_infeasible, answer.multipliers),
         (Status.UNBOUNDED, proves_unbounded, answer.value),

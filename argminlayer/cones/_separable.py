@@ -112,9 +112,9 @@ class SeparableSystem:
         return Steps(a, e / gamma, torch.zeros_like(top[:, 0], dtype=torch.bool))
 
     @property
-    def undetermined(self) -> None:
-        """Nothing is left open."""
-        return
+    def null(self) -> tuple[Tensor, Tensor]:
+        """Nothing is taken to zero: (batch, n, 0) and (batch, m, 0)."""
+        return self.p.new_zeros(*self.p.shape, 0), self.faces.kept.new_zeros(*self.faces.kept.shape, 0)
 
     @property
     def freedom(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ._faces import Faces
 from ._matrices import A_product, A_pulled, P_product
 from ._pattern import Array, ConePattern
-from ._system import MISSED, Steps, decided, touched
+from ._system import MISSED, Steps, decided
 
 SHIFT = 1e-9
 """What is added to the diagonal, of matrices with entries of size one: it makes them quasi-definite."""
@@ -160,8 +160,9 @@ class SparseSystem:
             f[i, one.rows] = torch.from_numpy(found[self.size :])
         return Steps(a, self.faces.back(f * self.slant[..., None]) / gamma, missed)
 
-    def _open(self) -> tuple[Tensor, Tensor]:
-        """Return the null vectors in variables (batch, n, d) and rows (batch, m, d), padded with zeros."""
+    @property
+    def null(self) -> tuple[Tensor, Tensor]:
+        """What the system takes to zero: variables (batch, n, d) and multipliers (batch, m, d), padded with zeros."""
         width = max((one.kernel.shape[1] for one in self.each), default=0)
         a = self.slant.new_zeros(len(self.each), self.size, width)
         f = self.slant.new_zeros(len(self.each), self.slant.shape[1], width)
@@ -169,13 +170,7 @@ class SparseSystem:
             vectors = torch.from_numpy(one.kernel * one.scale[:, None])
             a[i, :, : vectors.shape[1]] = vectors[: self.size]
             f[i, one.rows, : vectors.shape[1]] = vectors[self.size :]
-        return a, f
-
-    @property
-    def undetermined(self) -> tuple[Tensor, Tensor] | None:
-        """Which variables (batch, n) and multipliers (batch, m) the system leaves open; None if it is regular."""
-        a, f = self._open()
-        return (touched(a), touched(self.faces.back(f * self.slant[..., None]))) if a.shape[-1] else None
+        return a, self.faces.back(f * self.slant[..., None])
 
     @property
     def freedom(self) -> Tensor:

@@ -21,8 +21,6 @@ AT_ONCE = 2**23
 """Numbers in the matrices of the instances that are factorised at once."""
 MISSED = 1e-7
 """Part of a right-hand side, over its size, that a singular system may leave unsolved."""
-TOUCHED = 1e-7
-"""Entries of null vectors below this are rounding."""
 
 
 class Steps(NamedTuple):
@@ -124,12 +122,10 @@ class System:
         return self.faces.back(spread * self.slant[..., None])
 
     @property
-    def undetermined(self) -> tuple[Tensor, Tensor] | None:
-        """Which variables (batch, n) and multipliers (batch, m) the system leaves open; None if it is regular."""
-        if not self.factor.kernel.shape[-1]:
-            return None
+    def null(self) -> tuple[Tensor, Tensor]:
+        """What the system takes to zero: variables (batch, n, d) and multipliers (batch, m, d), padded with zeros."""
         a, f = (self.factor.kernel * self.scale[..., None]).split([self.size, self.place.shape[1]], 1)
-        return touched(a), touched(self._multipliers(f))
+        return a, self._multipliers(f)
 
     @property
     def freedom(self) -> Tensor:
@@ -163,9 +159,3 @@ def _scales(P: Tensor | None, rows: Tensor, diagonal: Tensor) -> tuple[Tensor, T
     lengths = rows.abs().amax(2) * common[:, None] if n else torch.zeros_like(diagonal)
     size = torch.maximum(lengths, diagonal.sqrt())
     return common, torch.where(size > 0, 1.0 / torch.where(size > 0, size, 1.0), 1.0)
-
-
-def touched(vectors: Tensor) -> Tensor:
-    """Return which entries of vectors (batch, ., d) are not zero in some of them."""
-    size = vectors.abs().amax(1, keepdim=True)
-    return (vectors.abs() > TOUCHED * torch.where(size > 0, size, 1.0)).any(-1)

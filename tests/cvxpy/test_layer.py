@@ -201,6 +201,21 @@ def test_failed_instances_are_named_and_the_others_keep_values_and_gradients(con
     assert solution.status.tolist() == [0, al.Status.INFEASIBLE, al.Status.UNBOUNDED, al.Status.NOT_FINITE]
 
 
+def test_logarithms_without_a_bound_have_no_solution():
+    X, price, weight = cp.Variable((2, 2), symmetric=True), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+    problem = cp.Problem(cp.Minimize(price * cp.trace(X) - weight * cp.log_det(X) + X[0, 0]))
+    layer = al.ArgminLayer(problem, parameters=[price, weight], variables=[X], throw=False)
+    p = torch.tensor([0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    found = layer(p, torch.tensor(1.0, dtype=torch.float64))
+    np.testing.assert_allclose(found[0].detach(), np.diag([1 / 1.5, 2.0]), atol=1e-8)
+    assert found[1].isnan().all()
+    (gradient,) = torch.autograd.grad(found.sum(), p)
+    assert abs(gradient[0].item() + 1 / 1.5**2 + 4.0) < 1e-7
+    assert gradient[1].isnan()
+    status = al.solve(layer.problem, p, torch.tensor(1.0, dtype=torch.float64), throw=False).status
+    assert status.tolist() == [al.Status.SOLVED, al.Status.UNBOUNDED]
+
+
 def test_an_answer_that_is_cut_short_is_not_taken_for_a_solution():
     problem, _ = PROBLEMS["semidefinite, side 10"]()
     cut = CvxpyLayer(problem, problem.parameters(), problem.variables(), "CLARABEL", solver_args={"max_iters": 1})
