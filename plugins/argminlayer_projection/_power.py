@@ -117,6 +117,7 @@ def _newton(
     """
     limit, own_e = 0.9 * math.log2(torch.finfo(d.dtype).max), e.to(d.dtype)
     one = torch.ones((), dtype=d.dtype, device=d.device)
+    least = torch.log2(own_e).clamp_min_(-limit)
     low, high = torch.full_like(nu, -math.inf), torch.full_like(nu, math.inf)
     for _ in range(steps):
         q = torch.add(force, d, alpha=2.0 - p).add_(nu.to(d.dtype)).clamp_max_(limit).exp2_()
@@ -130,17 +131,20 @@ def _newton(
         mass, by_nu = _sum(weight), _sum(torch.mul(weight, moves, out=product))
         gains = torch.mul(weight, step, out=product)
         total = torch.log2((mass + LN2 * (twice - p * _sum(gains))).clamp_min_(0.5 * mass)) - nu
+        doubt = p**2 * torch.linalg.vecdot(gains, step).unsqueeze(-1).double() / mass  # of total, to second order
         error = p * _sum(gains.abs_()) / mass
         if p > 2:  # entries whose q is far too large have no weight yet
             error = torch.maximum(error, p * step.amax(-1, keepdim=True).double())
         settled = error < 0.3 * min(1.0, 10.0 * (p - 1.0))  # towards p = 1 the force hardly depends on v
-        low, high = _narrowed(low, high, nu, settled & (total > error**2), settled & (total < -(error**2)))
+        low, high = _narrowed(low, high, nu, settled & (total > doubt), settled & (total < -doubt))
         change = p * by_nu / mass
         moved = torch.where(settled, _next(nu, total, change, low, high, p), nu)
         error = torch.maximum(torch.maximum(error, total.abs()), 0.25 * change.sqrt() * (moved - nu).abs())
         d.add_(step).addcmul_(moves, (moved - nu).to(d.dtype)).clamp_(-limit, limit)
         nu = moved
-        if p < SINGLE[0]:  # a bound that the tangent may miss by far
+        if p < 2:  # bounds that the tangent may miss by far
+            torch.maximum(d, least, out=d)
+        if p < SINGLE[0]:
             torch.maximum(d, torch.div(force + nu.to(d.dtype), p - 1.0).clamp_max_(limit), out=d)
         if bool((error < tolerance).all()):
             break

@@ -124,6 +124,20 @@ def test_a_p_near_one_or_large_is_solved_to_the_last_bits(p):
     torch.testing.assert_close(short, expected(x.float().double(), 1.0, p, "sphere"), rtol=0, atol=2e-7)
 
 
+@pytest.mark.parametrize(
+    ("p", "expected"),  # by bisection with 50 digits
+    [
+        (1.05, [0.03470635441091682, 0.002534259945977029, 0.03570074698313656, 0.03571206616735212]),
+        (1.1, [0.03463990811444383, 0.003584188733962942, 0.03569983133309312, 0.03571191601254524]),
+    ],
+)
+def test_weights_of_very_different_size_go_to_the_nearest_point_for_p_near_one(p, expected):
+    w = [9.142083881674731, 343.0195550981592, 0.122624942660057, 0.020102881021799773]
+    w += [0.2144268541764465, 0.4453660728325011, 2.0929069892336143]
+    y = LpProjection(p, weights=torch.tensor(w, dtype=F64))(torch.full((7,), 0.25 / 7, dtype=F64))
+    torch.testing.assert_close(y[:4], torch.tensor(expected, dtype=F64), rtol=1e-13, atol=0)
+
+
 @pytest.mark.parametrize(("p", "kind"), list(itertools.product((1.001, 1.01, 30.0, 300.0), KINDS)))
 def test_derivatives_for_p_near_one_or_large_are_those_of_differences(p, kind):
     x = torch.tensor([[2.02, 1.40, 0.31, -3.08, -5.2], [-1.25, -1.84, 1.31, 1.37, 0.76]], dtype=F64, requires_grad=True)
