@@ -10,11 +10,9 @@ from torch import Tensor
 
 import argminlayer as al
 
+from . import _project_launches as launches
+
 STRUCTURE = "projection"
-LONGEST = 8192
-"""Entries of a row that is kept on the chip; longer ones are read again for every pass."""
-LEAST_P, MOST_P = 1.2, 50.0
-"""Between these a general p is solved in the precision of the points without loss."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,9 @@ class ProjectKernel(al.AbstractDirectSolver):
     """Fused Triton kernels of projections onto Lp spheres and balls and the simplex, for points on a GPU.
 
     It serves the structure ``"projection"`` with the data ``"set"``: ``"simplex"`` with parameters x (n) and r (), or
-    ``"lp"`` with ``p``, ``kind``, ``plateau`` and ``weighted=False``; ``"rule"`` differentiates where a first
-    derivative by autograd is not enough.
+    ``"lp"`` with ``p``, ``kind``, ``plateau`` and ``weighted``, which adds parameters w (n). ``"rule"`` differentiates
+    where a first derivative by autograd is not enough, and projects points inside a sphere that is not of p = 1 or
+    infinity, nor of p = 2 without weights.
     """
 
     name: ClassVar[str] = "kernels.project"
@@ -62,20 +61,33 @@ class ProjectKernel(al.AbstractDirectSolver):
             return "does not run inside torch.func transforms"
         if any(p.dtype != x.dtype for p in parameters) or not x.is_floating_point():
             return "needs floats of one dtype"
-        return _refused_set(structure, x.shape[-1])
+        if x.shape[-1] == 0:
+            return "needs points with entries"
+        if "rule" not in structure.data:
+            return "needs the set's rule in the structure"
+        name = structure.data.get("set")
+        return None if name in ("simplex", "lp") else f"has no kernel for the set {name!r}"
 
     def direct(self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool) -> Tensor:
         """Return the nearest points with their derivative; see :class:`argminlayer.AbstractDirectSolver`."""
-        x, r = parameters
-        lead = torch.broadcast_shapes(x.shape[:-1], r.shape)
-        x = x.expand(*lead, x.shape[-1])
-        r = r.reshape((1,) * (len(lead) - r.ndim) + r.shape) if r.ndim else r.reshape((1,) * len(lead))
-        y, state = _Project.apply(dict(structure.data), throw, x, r)  # type: ignore[no-untyped-call]
-        nearest: Tensor = y
-        left = state == -1.0
-        if bool(left.any()):
-            nearest = torch.where(left, structure.data["rule"].project(x, r, throw=throw), nearest)
-        return nearest
+        x, r, *w = parameters
+        n = x.shape[-1]
+        lead = torch.broadcast_shapes(x.shape[:-1], r.shape, *(t.shape[:-1] for t in w))
+        x, r = x.expand(*lead, n), r.reshape((1,) * (len(lead) - r.ndim) + r.shape)
+        w = [t.reshape((1,) * (len(lead) + 1 - t.ndim) + t.shape) for t in w]
+        nearest: Tensor
+        nearest, state, least = _Project.apply(dict(structure.data), throw, x, r, *w)  # type: ignore[no-untyped-call]
+        if least >= 0:
+            return nearest
+        left = (state == -1.0).flatten().nonzero().flatten()
+        own = (t if t.numel() == t.shape[-1] else t.expand(*lead, n).reshape(-1, n)[left] for t in w)
+        part = structure.data["rule"].project(
+            x.reshape(-1, n)[left],
+            r.reshape(()) if r.numel() == 1 else r.expand(lead).reshape(-1)[left],
+            *own,
+            throw=throw,
+        )
+        return nearest.reshape(-1, n).index_copy(0, left, part).reshape(nearest.shape)
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
         """Return the nearest points, to be certified."""
@@ -94,125 +106,84 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _refused_set(structure: al.Structure, n: int) -> str | None:
-    data = structure.data
-    if "rule" not in data:
-        return "needs the set's rule in the structure"
-    if data.get("set") == "simplex":
-        return None
-    if data.get("set") != "lp":
-        return f"has no kernel for the set {data.get('set')!r}"
-    if data["weighted"]:
-        return "has no kernel for weights"
-    if data["p"] in (1.0, 2.0, math.inf):
-        return None
-    if not LEAST_P <= data["p"] <= MOST_P:
-        return f"magnifies rounding for p below {LEAST_P} or above {MOST_P:g}, and p is {data['p']:g}"
-    if n > LONGEST:
-        return f"keeps rows of a general p on the chip, which holds {LONGEST} entries, not {n}"
-    return None
-
-
 class _Project(torch.autograd.Function):
-    """``(x, r) -> (y, state)``, x (..., n) and r with as many leading dimensions."""
+    """``(x, r, [w]) -> (y, state, least)``, x (..., n) and the others with as many leading dimensions.
+
+    ``least`` is a state that is not positive if there is one and it was looked for, which waits for the kernel.
+    """
 
     @staticmethod
-    def forward(ctx: Any, data: dict[str, Any], throw: bool, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        y, state = torch.empty_like(rows), torch.empty(len(rows), dtype=_wide(x), device=x.device)
-        if rows.numel():
-            _project(data, rows, y, state, _column(r, x))
-        if bool(state.isnan().any()):
-            bad = state.isnan()
-            if throw:
-                raise al.ProblemError(
-                    f"row {int(bad.nonzero()[0])} of the points to project (in the flattened batch), or its radius, "
-                    "cannot be used: entries must be finite and radii not negative; clean the inputs, or pass "
-                    "`throw=False` to get NaN for such rows only"
-                )
-            y[bad] = torch.nan
-        shaped = y.reshape(x.shape), state.reshape(*x.shape[:-1], 1)
+    def forward(
+        ctx: Any, data: dict[str, Any], throw: bool, x: Tensor, r: Tensor, *w: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        lead, n, least = x.shape[:-1], x.shape[-1], 1.0
+        rows = x.reshape(-1, n).contiguous()
+        y, state = rows, torch.empty(len(rows), device=x.device)
+        if len(rows):
+            y, state = launches.project(data, rows, _column(r, lead), _rowwise(w, lead))
+            if throw or _may_leave(data):
+                least = float(state.amin())
+        if throw and math.isnan(least):
+            raise al.ProblemError(
+                f"row {int(state.isnan().nonzero()[0])} of the points to project (in the flattened batch), its radius "
+                "or its weights cannot be used: entries must be finite, radii not negative and weights positive; clean "
+                "the inputs, or pass `throw=False` to get NaN for such rows only"
+            )
+        shaped = y.reshape(x.shape), state.reshape(*lead, 1)
         ctx.data = data
         ctx.mark_non_differentiable(shaped[1])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*shaped, x, r)
-        ctx.save_for_forward(*shaped, x, r)
-        return shaped
+        saved = (*shaped, x if data["rule"].curved else None, r, *w)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        return *shaped, least
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         g = cotangents[0]
+        y, state, x, r, *w = ctx.saved_tensors
         if g is None:
-            return None, None, None, None
-        y, state, x, r = ctx.saved_tensors
+            return (None,) * (4 + len(w))
         if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
-            gx, gr = ctx.data["rule"].pull(g, y, state, x, r)
+            gx, *bars = ctx.data["rule"].pull(g, y, state, x, r, *w)
         else:
-            gx, gr = _pull(ctx.data, g, y, state, x, r)
-        return None, None, gx, gr.sum_to_size(r.shape)
+            gx, *bars = _pull(ctx.data, g, y, state, x, r, *w)
+        return None, None, gx, *(bar.sum_to_size(t.shape).to(t.dtype) for bar, t in zip(bars, (r, *w), strict=True))
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
-        return ctx.data["rule"].push(tangents[2:], *ctx.saved_tensors), None
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None, None]:
+        return ctx.data["rule"].push(tangents[2:], *ctx.saved_tensors), None, None
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _pull(
+    data: dict[str, Any], g: Tensor, y: Tensor, state: Tensor, x: Tensor | None, r: Tensor, *w: Tensor
+) -> tuple[Tensor, ...]:
+    lead, n = y.shape[:-1], y.shape[-1]
+    if not y.numel():
+        return torch.empty_like(y), y.new_empty(lead), *(torch.empty_like(y) for _ in w)
+    g, y = (t.reshape(-1, n).contiguous() for t in (g, y))
+    x = None if x is None else x.reshape(-1, n).contiguous()
+    gx, gr, gw = launches.pull(data, g, y, state.reshape(-1), x, _column(r, lead), _rowwise(w, lead))
+    bars = gx.reshape(*lead, n), gr.reshape(lead)
+    return bars if gw is None else (*bars, gw.reshape(*lead, n))
 
 
-def _column(r: Tensor, x: Tensor) -> Tensor:
-    """Return the radii in working precision, one for all rows or one for each."""
-    shared = r.numel() == 1
-    return (r.reshape(1) if shared else r.expand(x.shape[:-1]).reshape(-1)).to(_wide(x)).contiguous()
+def _may_leave(data: dict[str, Any]) -> bool:
+    """Return whether there may be points inside a sphere that the kernels leave to the set's rule."""
+    if data.get("kind") != "sphere" or data["p"] == 1 or math.isinf(data["p"]):
+        return False
+    return bool(data["p"] != 2 or data["weighted"])
 
 
-def _options(x: Tensor) -> dict[str, Any]:
-    """Return precision, length of a block and warps of a launch for rows like x (B, n)."""
-    import triton
-    import triton.language as tl
-
-    block = min(LONGEST, triton.next_power_of_2(x.shape[-1]))
-    return {
-        "WIDE": tl.float64 if x.dtype == torch.float64 else tl.float32,
-        "BLOCK": block,
-        "num_warps": max(1, min(16, block // 256)),
-    }
+def _column(r: Tensor, lead: torch.Size) -> Tensor:
+    """Return the radii, one for all rows (1,) or one for each (B,)."""
+    return r.reshape(1) if r.numel() == 1 else r.expand(lead).reshape(-1)
 
 
-def _project(data: dict[str, Any], x: Tensor, y: Tensor, state: Tensor, r: Tensor) -> None:
-    from . import _project_kernels as kernels
-
-    grid, n, options, limits = (len(x),), x.shape[1], _options(x), torch.finfo(_wide(x))
-    given = (x, y, state, r, int(len(r) > 1), n)
-    ball = data.get("kind") == "ball"
-    if data["set"] == "simplex":
-        kernels.threshold[grid](*given, SIGNED=False, BALL=False, **options)
-    elif data["p"] == 1:
-        kernels.threshold[grid](*given, SIGNED=True, BALL=ball, **options)
-    elif data["p"] == 2:
-        kernels.scale[grid](*given, TINY=limits.tiny, BALL=ball, **options)
-    elif math.isinf(data["p"]):
-        kernels.clip[grid](*given, BALL=ball, **options)
-    else:
-        floor, tolerance = 0.9 * math.log2(limits.tiny), limits.eps**0.6
-        kernels.power[grid](*given, P=data["p"], FLOOR=floor, TOLERANCE=tolerance, BALL=ball, **options)
-
-
-def _pull(data: dict[str, Any], g: Tensor, y: Tensor, state: Tensor, x: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    from . import _project_kernels as kernels
-
-    n = y.shape[-1]
-    g, y, x = (t.reshape(-1, n).contiguous() for t in (g, y, x))
-    column, lead = _column(r, y), state.shape[:-1]
-    gx, gr = torch.empty_like(y), torch.empty(len(y), dtype=r.dtype, device=r.device)
-    if y.numel():
-        grid, options, stride = (len(y),), _options(y), int(len(column) > 1)
-        mask, p = data.get("plateau") != "implicit", data.get("p", 1.0)
-        if p == 1 or (math.isinf(p) and not mask):
-            given = (g, y, state, column, stride, gx, gr, n)
-            kernels.pull_mean[grid](*given, CLIPPED=math.isinf(p), MASK=mask, **options)
-        elif math.isinf(p):
-            kernels.pull_clip[grid](g, y, column, stride, gx, gr, n, **options)
-        else:
-            kernels.pull_smooth[grid](g, y, state, x, column, stride, gx, gr, n, P=p, **options)
-    return gx.reshape(*lead, n), gr.reshape(lead)
+def _rowwise(w: tuple[Tensor, ...], lead: torch.Size) -> Tensor | None:
+    """Return the weights, those of all rows (1, n) or of each (B, n), or None."""
+    if not w:
+        return None
+    n = w[0].shape[-1]
+    rows = w[0].reshape(1, n) if w[0].numel() == n else w[0].expand(*lead, n).reshape(-1, n)
+    return rows.contiguous()

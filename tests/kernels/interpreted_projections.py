@@ -6,6 +6,7 @@ import math
 import torch
 
 import argminlayer as al
+from argminlayer_kernels import _project_launches
 from argminlayer_projection import LpProjection, SimplexProjection
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -24,39 +25,75 @@ def points(n, dtype):
     return torch.cat([random, tied, sparse, 0.1 * random[:1]]).to(dtype)
 
 
-def both(p, kind, x, radius, plateau="mask"):
-    """Return value, gradients, and second derivative from the kernel and from the exact solver."""
-    layer = SimplexProjection() if p == "simplex" else LpProjection(p, kind=kind, plateau=plateau)
+def both(p, kind, x, radius, plateau="mask", weights=None):
+    """Return value and gradients from the kernel and from the exact solver."""
+    given = {} if weights is None else {"weights": weights}
+    layer = SimplexProjection() if p == "simplex" else LpProjection(p, kind=kind, plateau=plateau, **given)
     results = []
     for solver in ("kernels.project", "projection.exact"):
-        leaf, r = x.clone().requires_grad_(), radius.clone().requires_grad_()
-        y = layer(leaf, r, solver=solver)
+        leaves = [t.clone().requires_grad_() for t in (x, radius, *given.values())]
+        y = layer(*leaves, solver=solver)
         g = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape).to(y.dtype)
-        results.append((y.detach(), *torch.autograd.grad(y, (leaf, r), g)))
+        results.append((y.detach(), *torch.autograd.grad(y, leaves, g)))
     return results
 
 
-def failures():
-    """Yield what disagrees."""
+def weights_like(x, shared):
+    """Return weights of the entries of all rows, or of each."""
+    generator = torch.Generator().manual_seed(1)
+    shape = x.shape[-1:] if shared else x.shape
+    return (0.2 + 2.0 * torch.rand(shape, dtype=torch.float64, generator=generator)).to(x.dtype)
+
+
+def cases():
+    """Yield sets with points of every dtype, radii for all rows or each, and weights for none, all or each."""
     for (p, kind), dtype in itertools.product(SETS, DTYPES):
+        if kind == "ball" and dtype in (torch.float16, torch.bfloat16):
+            continue
         x = points(13, dtype)
         radii = (torch.tensor([0.5, 1.0, 1.5, 2.0, 2.5], dtype=dtype), torch.tensor(1.3, dtype=dtype))
         for radius in radii[: 2 if dtype == torch.float32 else 1]:
-            fast, exact = both(p, kind, x, radius)
-            allowed = 40 * torch.finfo(dtype).eps
-            for name, a, b in zip(("value", "gradient", "gradient of the radius"), fast, exact, strict=True):
-                error = float(((a - b).abs() / (1 + b.abs())).max())
-                if not error <= allowed:
-                    yield f"{p} {kind} {dtype} {name}: {error:.1e}"
+            yield p, kind, x, radius, None
+        if p != "simplex":
+            yield p, kind, x, radii[0], weights_like(x, shared=dtype in (torch.float32, torch.float16))
+
+
+def split_cases():
+    """Yield some of the sets with rows for several programs, one of them inside."""
+    for p, kind in [*SETS[:2], (1.0, "ball"), (1.5, "ball"), (2.0, "sphere"), (3.0, "sphere"), *SETS[-2:]]:
+        x = points(7, torch.float64 if p == 3.0 else torch.float32)[[0, 4]]
+        radius = torch.tensor([0.5, 2.5], dtype=x.dtype)
+        yield p, kind, x, radius, None
+        if p in (1.0, 2.0, math.inf):
+            yield p, kind, x, radius, weights_like(x, shared=p == 1.0)
+
+
+def failures():
+    """Yield what disagrees, with rows on the chip and with rows split over programs."""
+    yield from disagreements(cases())
     yield from special_cases()
+    longest, _project_launches.LONGEST = _project_launches.LONGEST, 4
+    yield from disagreements(split_cases())
+    _project_launches.LONGEST = longest
+
+
+def disagreements(examples):
+    """Yield where value or gradients are not those of the exact solver."""
+    for p, kind, x, radius, w in examples:
+        fast, exact = both(p, kind, x, radius, weights=w)
+        allowed = 40 * torch.finfo(x.dtype).eps
+        for name, a, b in zip(("value", "gradient", "by radius", "by weight"), fast, exact, strict=False):
+            error = float(((a - b).abs() / (1 + b.abs())).max())
+            if not error <= allowed:
+                yield f"{p} {kind} {x.shape} {x.dtype} weighted={w is not None} {name}: {error:.1e}"
 
 
 def special_cases():
-    """Yield what disagrees on long rows, scales, the centre, second derivatives, empty batches and bad rows."""
-    for p in ("simplex", 1.0, 2.0, math.inf):
-        fast, exact = both(p, "sphere", points(9001, torch.float32)[:2], torch.tensor(1.3))
-        if not torch.allclose(fast[0], exact[0], atol=1e-5):
-            yield f"{p}: a row beyond one block"
+    """Yield what disagrees on scales, the centre, second derivatives, empty batches and bad rows."""
+    for p in (1.01, 1.1, 60.0):
+        fast, exact = both(p, "sphere", points(13, torch.float32)[:4], torch.tensor(1.3))
+        if not torch.allclose(fast[0], exact[0], atol=1e-6):
+            yield f"{p}: in double precision"
     for p, kind in itertools.product((1.0, 2.0, math.inf), ("sphere", "ball")):
         fast, exact = both(p, kind, points(13, torch.float64), torch.tensor(1.3, dtype=torch.float64), "implicit")
         if not all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(fast, exact, strict=True)):

@@ -26,6 +26,15 @@ def test_interpreted_kernels_agree_with_the_exact_solver():
     assert "0 failures" in result.stdout
 
 
+@needs_triton
+def test_kernels_compile_for_a_gpu_that_is_not_there():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = SCRIPT.with_name("compiled_projections.py")
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" bytes") == 10
+
+
 def refusal(problem, *parameters):
     return ProjectKernel().refuses(problem.structure, parameters)
 
@@ -40,9 +49,7 @@ def test_points_on_the_processor_are_left_to_others(monkeypatch):
     [
         ({"set": "box", "rule": None}, 3, "has no kernel for the set 'box'"),
         ({"set": "lp"}, 3, "needs the set's rule"),
-        (LpProjection(2, weights=torch.ones(3)).problem.structure.data, 3, "no kernel for weights"),
-        (LpProjection(1.01).problem.structure.data, 3, "magnifies rounding for p below 1.2 or above 50, and p is 1.01"),
-        (LpProjection(3).problem.structure.data, 10**5, "keeps rows of a general p on the chip, which holds 8192"),
+        (LpProjection(2).problem.structure.data, 0, "needs points with entries"),
     ],
 )
 def test_what_has_no_kernel_is_refused_with_a_reason(monkeypatch, structure, n, reason):
