@@ -137,8 +137,9 @@ class LpSet(AbstractClosedForm):
             return None
         if math.isinf(self.p):
             return derivative.pull_linf if r.numel() == 1 else None
-        hot: dict[float, Callable[..., tuple[Tensor | None]]] = {1.0: derivative.pull_l1, 2.0: derivative.pull_l2}
-        return hot.get(self.p)
+        if self.p == 1:
+            return derivative.pull_l1
+        return derivative.pull_l2 if self.p == 2 else functools.partial(derivative.pull_power, p=self.p)
 
     def _pull_blocks(self, out: Tensor, rows: list[Tensor], columns: list[Tensor]) -> tuple[Tensor, ...]:
         """Apply ``pull`` to blocks of rows, so that its temporaries stay small."""

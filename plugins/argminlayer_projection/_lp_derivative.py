@@ -6,12 +6,14 @@ With ``d = 1 / (1 + nu da/du)``, zero for entries held on a plateau, tangents sa
     du = d (dx - nu da/dw dw - a dnu),        a'du + (dh/dw)'dw = dr.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ._rows import slices, working
+from ._rows import PARTS, own, slices, working
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,56 @@ def pull_l2(
     if bar is not out:
         out.copy_(bar)
     return (beta.to(out.dtype) if wanted[1] else None,)
+
+
+def pull_power(
+    wanted: tuple[bool, ...], out: Tensor, g: Tensor, y: Tensor, state: Tensor, x: Tensor, r: Tensor, p: float
+) -> tuple[Tensor | None]:
+    """Write the cotangent of x for other p above 1 to ``out`` (B, n), and return that of the radius (B, 1).
+
+    Rows that scale or rounding could harm are left to :func:`pull_smooth`.
+    """
+    dtype, betas = working(out.dtype), []
+    for rows in slices(out, PARTS):
+        wide_g, wide_y, wide_x, radius = g[rows].to(dtype), y[rows].to(dtype), x[rows].to(dtype), own(r, rows)
+        bar, beta = _pulled_power(wide_g, wide_y, wide_x, radius, p)
+        free = state[rows] == 0
+        if bool(free.any()):
+            bar[free.flatten()], beta = wide_g[free.flatten()], beta.masked_fill(free, 0.0)
+        if not math.isfinite(float((bar.sum(-1, keepdim=True) + beta).sum())) or float(radius.min()) == 0.0:
+            at = smooth(p, wide_y, state[rows], wide_x, radius, None, True)
+            bar, beta = pull_smooth(wide_g, at)
+            beta = beta.unsqueeze(-1)
+        out[rows] = bar
+        betas.append(beta)
+    return (torch.cat(betas).to(out.dtype) if wanted[1] else None,)
+
+
+def _pulled_power(g: Tensor, y: Tensor, x: Tensor, r: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Return the cotangents of x (b, n) and r (b, 1) of rows on the surface, where nothing over- or underflows."""
+    tiny = torch.finfo(y.dtype).tiny
+    v = y.abs().div_(r)
+    slope = _power(v, p - 1.0)
+    scratch = slope * v
+    moved = x.abs().sub_(y.abs())
+    nu = moved.mul_(scratch).sum(-1, keepdim=True) / scratch.mul_(slope).sum(-1, keepdim=True)
+    stiffness = nu * ((p - 1.0) / r)
+    if p < 2:  # zeros are held
+        d = v.div_(torch.mul(slope, stiffness, out=scratch).add_(v).add_(tiny))
+    else:
+        d = torch.div(slope, v.clamp_min_(tiny), out=scratch).mul_(stiffness).add_(1.0).reciprocal_()
+    a = slope.copysign_(y)
+    da = torch.mul(d, a, out=moved)
+    bar = d.mul_(g)
+    beta = (bar * a).sum(-1, keepdim=True) / a.mul_(da).sum(-1, keepdim=True)
+    return bar.sub_(da.mul_(beta)), beta
+
+
+def _power(v: Tensor, exponent: float) -> Tensor:
+    """Return ``v ** exponent``; NumPy's is twice as fast as torch's on the processor."""
+    return (
+        torch.from_numpy(np.power(v.numpy(), v.numpy().dtype.type(exponent))) if v.device.type == "cpu" else v**exponent
+    )
 
 
 def pull_linf(
