@@ -39,17 +39,36 @@ def onto_l1(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Te
 
 
 def _onto_few(x: Tensor, y: Tensor, r: Tensor, signed: bool) -> Tensor | None:
-    """Do as ``onto_l1`` or ``onto_simplex`` where few entries remain, None where many may.
+    """Do as ``onto_l1`` or ``onto_simplex`` where few entries of every row can remain, else return None.
+
+    Where an entry vanishes the threshold is not negative, so that no point is inside.
+    """
+    length = _chunk_length(x.shape[1]) if x.device.type == "cpu" else 0
+    candidates = _candidates(x, r, signed, length) if length else None
+    if candidates is None:
+        return None
+    row, place, values = candidates
+    rows, counts = len(x), torch.bincount(row, minlength=len(x))
+    width = int(counts.max())
+    if 4 * width > x.shape[1]:
+        return None
+    at = torch.arange(len(row)) + (torch.arange(rows) * width - counts.cumsum(0) + counts)[row]
+    few = torch.full((rows, width), -torch.inf, dtype=x.dtype)
+    few.view(-1)[at] = values
+    found = torch.empty_like(few)
+    state = _soft_threshold(few, found, r, (few, torch.empty_like(few)))
+    remaining = found.view(-1)[at]
+    y.zero_().view(-1)[place] = remaining.copysign_(x.view(-1)[place]) if signed else remaining
+    return state
+
+
+def _candidates(x: Tensor, r: Tensor, signed: bool, length: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return the entries that may remain: rows, places in ``x.view(-1)``, and values relative to the row's largest.
 
     The threshold of the largest entries of all chunks of a row is at most that of the row, so that what is below it
-    vanishes: most chunks at once, then single entries. The threshold of a row that has such entries is not negative,
-    and the point not inside.
+    vanishes: most chunks at once, then single entries. None where half of the chunks may keep an entry.
     """
-    rows, n = x.shape
-    length = _chunk_length(n) if x.device.type == "cpu" else 0
-    if not length:
-        return None
-    chunks, parts = x.view(-1, length), n // length
+    chunks, parts = x.view(-1, length), x.shape[1] // length
     largest = chunks.amax(-1)
     if signed:
         largest = torch.maximum(largest, chunks.amin(-1).neg_())
@@ -57,28 +76,13 @@ def _onto_few(x: Tensor, y: Tensor, r: Tensor, signed: bool) -> Tensor | None:
     relative = largest.view(-1, parts).sub_(top)
     least = _sorted_threshold(relative, r, torch.empty_like(relative))
     hit = _where(relative >= least)
-    if 2 * hit.numel() > rows * parts:
+    if 2 * len(hit) > len(chunks):
         return None
     near, row = chunks.index_select(0, hit), hit // parts
-    a = (near.abs_() if signed else near).sub_(top.flatten()[row].unsqueeze(1))
-    kept = _where(a >= least.flatten()[row].unsqueeze(1))
-    values, chunk = a.view(-1)[kept], kept // length
-    row = row[chunk]
-    counts = torch.bincount(row, minlength=rows)
-    width = int(counts.max())
-    if 4 * width > n:
-        return None
-    at = torch.arange(len(kept)) + (torch.arange(rows) * width - counts.cumsum(0) + counts)[row]
-    few = torch.full((rows, width), -torch.inf, dtype=x.dtype)
-    few.view(-1)[at] = values
-    found = torch.empty_like(few)
-    state = _soft_threshold(few, found, r, (few, torch.empty_like(few)))
-    flat, place = y.view(-1), hit[chunk] * length + kept % length
-    y.zero_()
-    flat[place] = found.view(-1)[at]
-    if signed:
-        flat[place] = flat[place].copysign_(x.view(-1)[place])
-    return state
+    near = (near.abs_() if signed else near).sub_(top[row])
+    kept = _where(near >= least[row])
+    chunk = kept // length
+    return row[chunk], hit[chunk] * length + kept % length, near.view(-1)[kept]
 
 
 def _where(mask: Tensor) -> Tensor:
