@@ -27,7 +27,7 @@ from ._select import choose
 from ._solution import GIVEN, Certificate, Multipliers, Solution, Status, Variables, failure_text
 from ._solver import AbstractSolver
 from ._start import flat_value, read_starts, start_points
-from .cones import ConeProgram, argmin_cones, restate, solve_cones, solve_restated
+from .cones import ConeProgram, Request, argmin_cones, restate, solve_cones, solve_restated
 
 ATTACH_TOLERANCE = 1e-4
 """Scaled residual that a value given in float64 may have."""
@@ -105,9 +105,10 @@ def solve(
     if isinstance(problem, ConeProgram):
         return solve_cones(problem, parameters, solver, start, backward, options, throw)
     layout, prepared = arrange(problem, parameters, start)
-    restated = restate(problem, layout, prepared, solver, backward, options, throw)
+    request = Request(problem, solver, backward, options, throw, solve)
+    restated = restate(request, layout, prepared)
     if restated is not None:
-        return solve_restated(restated, problem, layout, prepared, backward, throw)
+        return solve_restated(request, restated, layout, prepared)
     starts, given = read_starts(layout, problem.start if start is None else start)
 
     def find(bound: BoundProblem, given: tuple[Tensor, ...]) -> tuple[Found, Tensor]:

@@ -6,7 +6,7 @@ from ._explain import explain_cones
 from ._form import ConeForm
 from ._pattern import ConePattern, Cones
 from ._program import CONE_PROGRAM, ConeProgram
-from ._restate import Restatement, restate, solve_restated
+from ._restate import Request, Restatement, restate, solve_restated
 from ._solver import AbstractConeSolver, ConeAnswer
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ConeProgram",
     "ConeSolution",
     "Cones",
+    "Request",
     "Restatement",
     "argmin_cones",
     "cone_program",

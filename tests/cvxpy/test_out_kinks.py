@@ -173,9 +173,66 @@ def test_transforms_of_derivatives_see_the_kinks():
     torch.testing.assert_close(second, 2.0 * expected, rtol=0.0, atol=1e-9)
 
 
-def test_a_kink_inside_vmap_is_refused_and_not_plausibly_wrong():
-    with pytest.raises(al.SolveFailed, match="NOT_STATIONARY"):
-        torch.vmap(lambda x: al.argmin(shrink, x, W[1], solver=SOLVER))(X)
+def solved(x, w):
+    return al.argmin(shrink, x, w, solver=SOLVER)
+
+
+def weighed(function):
+    weights = torch.cos(torch.arange(4, dtype=torch.float64))
+    return lambda x, w: (weights * function(x, w)).square().sum()
+
+
+MAPPED = {
+    "vmap": lambda f: torch.vmap(f)(X, W),
+    "of the second dimension, the weight shared": lambda f: torch.vmap(f, in_dims=(1, None), out_dims=1)(X.mT, W[1]),
+    "twice": lambda f: torch.vmap(torch.vmap(f, in_dims=(None, 0)), in_dims=(0, None))(X, W),
+    "gradients": lambda f: torch.vmap(torch.func.grad(weighed(f)))(X, W),
+    "gradients in what is shared": lambda f: torch.vmap(torch.func.grad(weighed(f), 1), in_dims=(0, None))(X, W[1]),
+    "gradient of a sum": lambda f: torch.func.grad(lambda x: torch.vmap(weighed(f))(x, W).sum())(X),
+    "jacrev outside": lambda f: torch.func.jacrev(lambda x: torch.vmap(f)(x, W))(X),
+    "jacrev inside": lambda f: torch.vmap(torch.func.jacrev(f))(X, W),
+    "jacfwd inside": lambda f: torch.vmap(torch.func.jacfwd(f))(X, W),
+    "jvp outside": lambda f: torch.func.jvp(lambda x: torch.vmap(f)(x, W), (X,), (X,))[1],
+    "jvp inside": lambda f: torch.vmap(lambda x, w: torch.func.jvp(lambda x: f(x, w), (x,), (x,))[1])(X, W),
+    "hessians": lambda f: torch.vmap(torch.func.hessian(weighed(f)))(X, W),
+}
+
+
+@pytest.mark.parametrize("way", MAPPED)
+def test_kinks_inside_vmap_are_those_of_a_batch(way):
+    torch.testing.assert_close(MAPPED[way](solved), MAPPED[way](soft), rtol=0.0, atol=1e-9)
+
+
+def test_instances_that_fail_inside_vmap_are_named_and_lost_alone():
+    w = torch.tensor([0.5, -1.0, 0.5], dtype=torch.float64)
+
+    def found(x, w):
+        solution = al.solve(shrink, x, w, solver=SOLVER, throw=False)
+        return solution.value, solution.status
+
+    value, status = torch.vmap(found)(X, w)
+    assert status.tolist() == [al.Status.SOLVED, al.Status.NOT_CONVEX, al.Status.SOLVED]
+    assert value[1].isnan().all()
+    torch.testing.assert_close(value[[0, 2]], soft(X[[0, 2]], 0.5), rtol=0.0, atol=1e-10)
+    with pytest.raises(al.SolveFailed, match=r"1 of 3 problems; the first is at batch index \(1,\): NOT_CONVEX"):
+        torch.vmap(solved)(X, w)
+
+
+def test_automatic_choice_hands_instances_that_fail_on():
+    # the forces at the minimum are 1e-8, which the first solver is content to leave to chance
+    problem = al.Problem(lambda u, x: 1.0 / u + 1e-8 * x * u + (u - u).abs(), "()->()", lower=1e-9)
+    x = torch.tensor([1.0, 1e8], dtype=torch.float64, requires_grad=True)
+    alone = al.solve(problem, x, solver=SOLVER, throw=False)
+    assert alone.status.tolist() == [al.Status.NOT_STATIONARY, al.Status.SOLVED]
+    solution = al.solve(problem, x)
+    assert solution.solver.startswith("cvxpy.clarabel, cvxpy.")
+    expected = 1e4 * x.rsqrt()
+    torch.testing.assert_close(solution.value, expected, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(solution.multipliers.lower, torch.zeros(2, dtype=torch.float64))
+    assert solution.messages[0] != alone.messages[0]
+    assert solution.messages[1] == alone.messages[1]
+    found, wanted = (torch.autograd.grad(value.sum(), x)[0] for value in (solution.value, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0.0)
 
 
 def test_an_instance_that_is_not_finite_or_not_convex_is_lost_alone_and_so_is_its_gradient():
