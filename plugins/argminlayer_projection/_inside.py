@@ -46,10 +46,10 @@ def _ellipsoid(b: Tensor, w: Tensor) -> Tensor:
     def excess(rest: Tensor) -> Tensor:
         return 1.0 - (w * at(rest) ** 2).sum(-1, keepdim=True).rsqrt()
 
-    ones = torch.ones_like(w[:, :1])
-    v = at(root(excess, ones, torch.zeros_like(ones)))
-    spare = 1.0 - (w * v**2).sum(-1, keepdim=True)
     first = w.argmax(-1, keepdim=True)
+    least = (w.gather(-1, first).sqrt() * b.gather(-1, first)).clamp_min(torch.finfo(b.dtype).tiny)
+    v = at(root(lambda log: excess(log.exp()), torch.zeros_like(least), least.log() - 1e-9).exp())
+    spare = 1.0 - (w * v**2).sum(-1, keepdim=True)
     filled = v.scatter(-1, first, (spare.clamp_min(0.0) / w.gather(-1, first)).sqrt())
     return torch.where((spare > 1e-9) & (v.gather(-1, first) == 0), filled, v)
 

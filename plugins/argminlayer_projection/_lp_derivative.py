@@ -18,11 +18,12 @@ from ._rows import PARTS, own, slices, working
 
 @dataclass(frozen=True)
 class Smooth:
-    """The conditions of finite p, linearised; all (..., n) but ``nu``, ``total`` and ``held`` (..., 1).
+    """The conditions of finite p, linearised; all (..., n) but ``stretch``, ``total`` and ``held`` (..., 1).
 
     Attributes:
         a: gradient of the constraint.
-        d: how freely each entry follows its x.
+        d: how freely each entry follows its x, but for the stretch.
+        stretch: a factor of d that all entries share, kept apart because it may be huge.
         total: ``sum a^2 d``, one where that is zero.
         held: whether the row is on the surface.
         by_weight: ``nu da/dw`` and ``dh/dw``, or None.
@@ -30,6 +31,7 @@ class Smooth:
 
     a: Tensor
     d: Tensor
+    stretch: Tensor
     total: Tensor
     held: Tensor
     by_weight: tuple[Tensor, Tensor] | None
@@ -59,14 +61,18 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     largest = 0.25 * torch.finfo(y.dtype).max  # the sum may overflow where the derivative vanishes anyway
     well = a * torch.where(positive, v, 0.0)  # for p near 1 the smallest entries say nothing of the multiplier
     moved = (well * (x - y)).sum(-1, keepdim=True).clamp(-largest, largest)
-    nu = _divided(moved, (well * a).sum(-1, keepdim=True))
+    nu = _divided(moved, (well * a).sum(-1, keepdim=True)).clamp(-largest, largest)
+    stretch = torch.ones((), dtype=y.dtype, device=y.device)
     if p == 1:
         d = sign.abs() if mask else torch.ones_like(y)
     elif p == 2 and w is None:
-        off_centre = torch.where(state > _tiny(state), x, 1.0)
-        scale = off_centre.detach().abs().amax(-1, keepdim=True)  # squares must neither overflow nor vanish
-        length = torch.linalg.vector_norm(off_centre / scale, dim=-1, keepdim=True)
-        d = torch.where(state > _tiny(state), (r / scale) / length, 0.0).expand_as(y)
+        centre = state <= 2.0 * torch.finfo(state.dtype).tiny
+        usual = ~centre & (state < torch.finfo(state.dtype).max ** 0.7)  # others are as constant as they are large
+        point = torch.where(usual, x, 1.0)
+        scale = point.detach().abs().amax(-1, keepdim=True)  # squares must neither overflow nor vanish
+        length = torch.linalg.vector_norm(point / scale, dim=-1, keepdim=True)
+        ratio = (torch.where(usual, r, 1.0) / scale) / length
+        d, stretch = torch.ones_like(y), torch.where(centre, 0.0, torch.where(usual, ratio, state))
     else:
         bend = weight * ((p - 1.0) * power / v) / r.clamp_min(torch.finfo(y.dtype).tiny)
         d = _divided(torch.ones_like(y), 1.0 + nu * torch.where(positive | (p == 2), bend, 0.0))
@@ -74,11 +80,7 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
     d = torch.where(r > 0, d, 0.0)
     by_weight = None if w is None else (nu * sign * slope, torch.where(positive, size * slope / p, 0.0))
     total = (a * a * d).sum(-1, keepdim=True)
-    return Smooth(a, d, torch.where(total == 0, 1.0, total), (state != 0), by_weight)
-
-
-def _tiny(state: Tensor) -> float:
-    return 2.0 * torch.finfo(state.dtype).tiny
+    return Smooth(a, d, stretch, torch.where(total == 0, 1.0, total), (state != 0), by_weight)
 
 
 def _divided(a: Tensor, b: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ def pull_smooth(g: Tensor, at: Smooth) -> tuple[Tensor, ...]:
     """Return the cotangents of x (..., n), r (...) and, with weights, w (..., n)."""
     h = at.d * g
     beta = (at.a * h).sum(-1, keepdim=True) / at.total
-    q = h - beta * at.d * at.a
+    q = at.stretch * (h - beta * at.d * at.a)
     bars = (torch.where(at.held, q, g), torch.where(at.held, beta, 0.0).squeeze(-1))
     if at.by_weight is None:
         return bars
@@ -105,8 +107,8 @@ def push_smooth(dx: Tensor, dr: Tensor | None, dw: Tensor | None, at: Smooth) ->
         moved, excess = dx - at.by_weight[0] * dw, excess + (at.by_weight[1] * dw).sum(-1, keepdim=True)
     if dr is not None:
         excess = excess - dr
-    beta = ((at.a * at.d * moved).sum(-1, keepdim=True) + excess) / at.total
-    return torch.where(at.held, at.d * (moved - beta * at.a), dx)
+    along = (at.a * at.d * moved).sum(-1, keepdim=True) / at.total
+    return torch.where(at.held, at.stretch * at.d * (moved - along * at.a) - excess / at.total * at.d * at.a, dx)
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ def pull_l2(
     wide_g, wide_y = g.to(dtype), y.to(dtype)
     bar = out if out.dtype == dtype else torch.empty_like(wide_g)
     radius = r.clamp_min(torch.finfo(dtype).tiny)
+    if float(radius.min()) < torch.finfo(dtype).tiny ** 0.4:  # beside which cotangents may be too large
+        wide_y, radius = wide_y / radius, torch.ones_like(radius)
     beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True) / radius
     if not bool(state.all()):
         free = state == 0

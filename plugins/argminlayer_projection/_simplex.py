@@ -68,7 +68,7 @@ class SimplexSet(AbstractClosedForm):
 def _supported(y: Tensor, like: Tensor) -> derivative.Smooth:
     support = (y > 0).to(like.dtype)
     total = support.sum(-1, keepdim=True)
-    return derivative.Smooth(support, support, total.clamp_min(1.0), total >= 0, None)
+    return derivative.Smooth(support, support, total.new_ones(()), total.clamp_min(1.0), total >= 0, None)
 
 
 @dataclass(frozen=True)

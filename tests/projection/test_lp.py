@@ -180,8 +180,12 @@ def test_a_radius_of_zero_leaves_the_origin(p, kind):
 
 
 def test_an_ellipsoid_around_a_point_near_its_middle_in_single_precision():
-    y = LpProjection(2, weights=torch.tensor([2.0]))(torch.tensor([[-7.6e-12], [3e-30]]))
-    torch.testing.assert_close(y, torch.tensor([[-1.0], [1.0]]) / math.sqrt(2.0))
+    y = LpProjection(2, weights=torch.tensor([2.0]))(torch.tensor([[-7.6e-12], [3e-30], [-1e-45]]))
+    torch.testing.assert_close(y, torch.tensor([[-1.0], [1.0], [-1.0]]) / math.sqrt(2.0))
+    y = LpProjection(2, weights=torch.tensor([1.0, 1.0, 0.25]))(torch.tensor([4e-38, 3e-38, 0.5]))
+    assert LpProjection(2, 3e4, weights=torch.ones(1))(torch.tensor([-1e-42])) == -3e4
+    expected = [0.8 * 8**0.5 / 3, 0.6 * 8**0.5 / 3, 2 / 3]  # entries of the largest weight fill what is left
+    torch.testing.assert_close(y, torch.tensor(expected))
 
 
 def test_at_ties_and_at_the_centre_the_choice_is_the_documented_one():
@@ -202,6 +206,37 @@ def test_gradients_are_finite_at_ties_zeros_the_centre_and_the_surface(p, kind):
         y = LpProjection(p, radius, kind)(x)
         for gradient in torch.autograd.grad(y.sum(), (x, radius)):
             assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("plateau", ["mask", "implicit"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cotangents_beside_which_a_radius_is_tiny_or_a_point_is_are_no_overflow(kind, plateau):
+    x, r = randn(3, 7).float().requires_grad_(), torch.tensor(1e-30, requires_grad=True)
+    g = 1e20 * randn(3, 7, seed=1).float()
+    by_x, by_r = torch.autograd.grad(LpProjection(2, r, kind, plateau=plateau)(x), (x, r), g)
+    unit, wide = torch.nn.functional.normalize(x.detach().double(), dim=-1), g.double()
+    along = (wide * unit).sum(-1, keepdim=True)
+    torch.testing.assert_close(by_r.double(), along.sum(), rtol=1e-5, atol=0)
+    length = x.detach().double().norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(by_x.double(), (wide - along * unit) * 1e-30 / length, rtol=1e-4, atol=1e-14)
+    tiny, r = torch.full((2, 3), 1e-44, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    y = LpProjection(2, r, plateau=plateau)(tiny)
+    by_x, by_r = torch.autograd.grad(y, (tiny, r), torch.ones_like(y), create_graph=True)
+    torch.testing.assert_close(by_r, torch.tensor(2 * 3**0.5))
+    assert by_x.isfinite().all()
+
+
+@pytest.mark.parametrize("plateau", ["mask", "implicit"])
+def test_at_the_centre_the_radius_has_its_derivative_in_every_mode(plateau):
+    x, r = torch.zeros(4, dtype=F64), torch.ones((), dtype=F64, requires_grad=True)
+
+    def layer(r):
+        return LpProjection(2, r, plateau=plateau)(x)
+
+    expected = torch.full((4,), 0.5, dtype=F64)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(layer, r), expected)
+    torch.testing.assert_close(torch.func.jacfwd(layer)(r), expected)
+    torch.testing.assert_close(torch.func.jacrev(layer)(r), expected)
 
 
 @pytest.mark.parametrize(("p", "kind", "weighted"), list(itertools.product(PS, KINDS, (False, True))))
