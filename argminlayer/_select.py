@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -161,14 +162,20 @@ def _single(bound: BoundProblem, solver: AbstractSolver) -> Choice:
 
 
 def _best(bound: BoundProblem, request: str, family: list[AbstractSolver], options: Mapping[str, Any] | None) -> Choice:
-    verdicts = [verdict_of(solver, bound) for solver in family]
-    usable = sorted((v for v in verdicts if v.reason is None), key=lambda v: (-v.preference, v.solver.name))
+    verdicts: list[Verdict] = []
+    usable: list[Verdict] = []
+    for limit, solver in sorted(((_limit(s, bound), s) for s in family), key=lambda pair: -pair[0]):
+        if len(usable) > FALLBACKS and usable[FALLBACKS].preference > limit:
+            break
+        verdicts.append(verdict_of(solver, bound))
+        usable = sorted((v for v in verdicts if v.reason is None), key=lambda v: (-v.preference, v.solver.name))
     if not usable:
         listing = "; ".join(f"{v.solver.name}: {v.reason}" for v in verdicts)
         what = "installed solver" if request == AUTO else f"solver of the plugin {request!r}"
         raise SolverError(f"no {what} can solve the problem ({describe(bound)}): {listing}")
     chain = tuple(v.solver for v in usable[: FALLBACKS + 1])
-    why = f"{chain[0].name}, preference {usable[0].preference:g}, the highest of {len(usable)} usable solvers"
+    among = len(usable) if len(verdicts) == len(family) else "the"
+    why = f"{chain[0].name}, preference {usable[0].preference:g}, the highest of {among} usable solvers"
     if len(chain) > 1:
         why += f"; for instances it does not solve: {', then '.join(s.name for s in chain[1:])}"
     if options:
@@ -185,6 +192,14 @@ def verdict_of(solver: AbstractSolver, bound: BoundProblem) -> Verdict:
         return Verdict(solver, reason, 0.0 if reason else solver.preference(bound))
     except Exception as error:  # noqa: BLE001 - a broken plugin is reported and harms no other
         return Verdict(solver, f"its plugin is broken: {type(error).__name__}: {error}", 0.0)
+
+
+def _limit(solver: AbstractSolver, bound: BoundProblem) -> float:
+    """Return what the preference of a solver does not exceed."""
+    try:
+        return solver.preference_limit(bound)
+    except Exception:  # noqa: BLE001 - what is wrong with a broken plugin is said of its verdict
+        return math.inf
 
 
 def with_options(solver: S, options: Mapping[str, Any] | None) -> S:

@@ -2,6 +2,7 @@
 
 import abc
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -166,6 +167,15 @@ class AbstractSolver(abc.ABC):
         """
         del problem
         return 0.0
+
+    def preference_limit(self, problem: BoundProblem) -> float:
+        """Return what :meth:`preference` does not exceed, found at no cost; infinite where that is not known.
+
+        Automatic choice does not ask a solver for more where enough others are better: neither whether it supports the
+        problem, for which some build a model of it, nor to import what it needs for that.
+        """
+        del problem
+        return math.inf
 
     def proves(self, problem: BoundProblem) -> str:
         """Return what the solver proves of a problem that it supports, ``"convex, proved by DCP"``; else nothing.

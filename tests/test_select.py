@@ -1,5 +1,7 @@
 """Which solver a problem gets: asked for by name, by plugin, from outside, or chosen and explained."""
 
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -467,6 +469,49 @@ def test_an_unknown_solver_is_refused_where_use_solver_is_entered():
 
 
 # --- explain ----------------------------------------------------------------------------------------------------------
+
+
+class Costly(Fake):
+    """Knows at no cost how well it suits at most, and counts how often it is asked for more."""
+
+    name: ClassVar[str] = "fake.costly"
+    asked: ClassVar[list[float]] = []
+
+    def preference_limit(self, problem):
+        return self.rank
+
+    def supports(self, problem):
+        self.asked.append(self.rank)
+        return super().supports(problem)
+
+
+def numbered(number):
+    return type(f"Fake{number}", (Fake,), {"name": f"fake.number-{number}"})(rank=float(number))
+
+
+@pytest.mark.parametrize(("rank", "asked"), [(0.5, False), (1.0, True), (2.5, True)])
+def test_solvers_that_cannot_be_among_the_best_are_not_asked_whether_they_support_a_problem(monkeypatch, rank, asked):
+    costly = Costly(rank=rank)
+    install(monkeypatch, costly, *map(numbered, (1, 2, 3)))
+    monkeypatch.setattr(Costly, "asked", [])
+    solution = al.solve(PROJECT, X)
+    assert solution.solver == "fake.number-3"
+    assert Costly.asked == [rank] * asked
+    choice = al.explain(PROJECT, X).choice
+    assert f"the highest of {4 if asked else 'the'} usable solvers" in choice.why
+    assert [s.name for s in choice.chain].count("fake.costly") == (rank >= 1.0)
+
+
+def test_automatic_choice_imports_no_back_end_that_it_does_not_come_to():
+    pytest.importorskip("casadi", reason="the third solver of the choice")
+    code = (
+        "import sys, torch, argminlayer as al;"
+        "x = torch.ones(2, dtype=torch.float64);"
+        "al.solve(al.Problem(lambda u, x: (u - x).square().sum() + u.pow(4).sum(), '(n)->(n)', lower=0.0), x);"
+        "print('cvxpy' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 @pytest.mark.usefixtures("only_scipy")

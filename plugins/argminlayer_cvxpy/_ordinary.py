@@ -37,6 +37,10 @@ class AbstractOrdinary(al.AbstractConeSolver):
 
         return (NONSMOOTH if problem.kinks else SMOOTH) + 0.01 * suits(self, problem)
 
+    def preference_limit(self, problem: al.BoundProblem) -> float:
+        """Return 1 more than the preference of the least suited solver."""
+        return (NONSMOOTH if problem.kinks else SMOOTH) + 1.0
+
     def proves(self, problem: al.BoundProblem) -> str:
         """Return that a problem is convex, if every instance is."""
         from ._translate_solve import is_proved
