@@ -67,10 +67,9 @@ def smooth(p: float, y: Tensor, state: Tensor, x: Tensor, r: Tensor, w: Tensor |
         d = sign.abs() if mask else torch.ones_like(y)
     elif p == 2 and w is None:
         centre = state <= 2.0 * torch.finfo(state.dtype).tiny
-        usual = ~centre & (state < torch.finfo(state.dtype).max ** 0.7)  # others are as constant as they are large
-        point = torch.where(usual, x, 1.0)
-        scale = point.detach().abs().amax(-1, keepdim=True)  # squares must neither overflow nor vanish
-        length = torch.linalg.vector_norm(point / scale, dim=-1, keepdim=True)
+        scale = torch.where(centre, 1.0, x.detach()).abs().amax(-1, keepdim=True)  # squares must not overflow or vanish
+        usual = ~centre & (r.detach() / scale < largest)  # others are as constant as they are large
+        length = torch.linalg.vector_norm(torch.where(usual, x, 1.0) / scale, dim=-1, keepdim=True)
         ratio = (torch.where(usual, r, 1.0) / scale) / length
         d, stretch = torch.ones_like(y), torch.where(centre, 0.0, torch.where(usual, ratio, state))
     else:
