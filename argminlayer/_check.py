@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ._argmin import solve
 from ._autodiff import entry
-from ._bound import BoundProblem, bind
+from ._bound import bind
 from ._layout import WORKING_DTYPE
 from ._problem import Problem
 from ._solution import PointKind, Solution
 from ._solver import AbstractSolver
+from .cones import ConeProgram
 
 STEP = 1e-5
 """Relative step of the central differences: their error is about 1e-10 for smooth functions of size one."""
@@ -53,7 +54,7 @@ def check(problem: Problem, *parameters: Any, solver: str | AbstractSolver | Non
     """Check a problem with these parameters, in float64.
 
     1. Derivatives in ``u`` of objective and constraints against central differences, at the solution: finds functions
-       that detach a part of ``u``, and kinks.
+       that detach a part of ``u``, and kinks. A cone program has no such functions.
     2. The certificate of the solution: stationarity, feasibility, second order, regularity.
     3. The gradient of a random combination of the solution's entries, in a random direction of every parameter,
        against central differences of re-solved problems.
@@ -69,15 +70,16 @@ def check(problem: Problem, *parameters: Any, solver: str | AbstractSolver | Non
         p.detach().to(WORKING_DTYPE) if p.is_floating_point() else p for p in map(torch.as_tensor, parameters)
     )
     solution = solve(problem, *tensors, solver=solver, throw=False)
-    bound = bind(problem, tensors)
-    z = bound.layout.flatten(solution.iterate, "the solution").reshape(bound.batch, bound.size)
-    results = [*_check_derivatives(bound, z), *_check_certificate(solution)]
+    results = [] if isinstance(problem, ConeProgram) else list(_check_functions(problem, tensors, solution))
+    results += _check_certificate(solution)
     if bool(solution.ok.all()):
         results += _check_gradients(problem, tensors, solution, solver)
     return CheckReport(tuple(results))
 
 
-def _check_derivatives(bound: BoundProblem, z: Tensor) -> Iterator[CheckResult]:
+def _check_functions(problem: Problem, tensors: tuple[Tensor, ...], solution: Solution) -> Iterator[CheckResult]:
+    bound = bind(problem, tensors)
+    z = bound.layout.flatten(solution.iterate, "the solution").reshape(bound.batch, bound.size)
     direction = _direction(z)
     oracles: tuple[tuple[str, Callable[[Tensor], tuple[Tensor, Tensor]]], ...] = (
         ("objective", bound.gradient),

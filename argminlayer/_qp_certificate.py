@@ -67,14 +67,31 @@ def measure(form: QuadraticForm, u: Array, y: Array) -> Residuals:
     force = np.maximum(_largest(abs(form.q), 1, keepdims=True, initial=0.0), form.largest * extent)
     if not force.all():
         force = np.where(force > 0.0, force, 1.0)
-    length = row_lengths(form)
-    values = row_values(form, u)
+    values, sides = row_values(form, u), (form.low, form.high)
+    return scaled(slope(form, u, y), values, sides, y, row_lengths(form), extent, force)
+
+
+def scaled(
+    slope: Array, values: Array, sides: tuple[Array, Array], y: Array, length: Array, extent: Array, force: Array
+) -> Residuals:
+    """Scale what is measured at a point.
+
+    Args:
+        slope: the gradient of the Lagrangian, (batch, n).
+        values: of the rows, (batch, s).
+        sides: low and high, (1 or batch, s) each.
+        y: multipliers, (batch, s).
+        length: of the rows, (1 or batch, s).
+        extent: ``1 + |u|``, (batch, 1).
+        force: the size of the forces of the problem, (batch, 1).
+    """
+    low, high = sides
     reach = length * extent
-    above, below = (form.high - values) / reach, (values - form.low) / reach
+    above, below = (high - values) / reach, (values - low) / reach
     pull = y * (length / force)
     toward = np.where(pull > 0.0, above, below)
     slack = np.minimum(above, below)
-    stationarity = _largest(abs(slope(form, u, y)), 1, initial=0.0) / force[:, 0]
+    stationarity = _largest(abs(slope), 1, initial=0.0) / force[:, 0]
     feasibility = -_smallest(slack, 1, initial=0.0)
     complementarity = _largest(np.minimum(abs(pull), abs(toward)), 1, initial=0.0)
     worst = np.maximum(np.maximum(stationarity, feasibility), complementarity)

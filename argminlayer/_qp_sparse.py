@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from ._errors import NotDifferentiable, ProblemError, SolveFailed, SolverError
-from ._qp_certificate import EXACT, Residuals
+from ._qp_certificate import EXACT, Residuals, scaled
 from ._qp_form import Array
 from ._qp_report import solution_of
-from ._qp_search import QuadraticFound
+from ._qp_search import SOLVED, QuadraticFound, why_unsolved
 from ._qp_sparse_program import SparseProgram, SparsePrograms
 from ._solution import Status, failure_text
 
 SIZE = 200
 """From this many variables on sparse matrices are kept sparse; smaller ones are solved faster as dense ones."""
-SOLVED = 1e-6
-"""Largest residual of a solution, as for any other problem."""
 FINE = 1e-9
 """An answer whose residual exceeds this is refined by Newton steps on its active rows."""
 DIAGONAL = 1e-9
@@ -253,9 +251,8 @@ def _solved(program: SparseProgram, chain: tuple[Any, ...], refused: Status) -> 
             return best
         if _is_farkas(program, answer.multipliers):
             return best._replace(status=Status.INFEASIBLE)
-    known = answer.status in (Status.MAX_ITERATIONS, Status.TIME_LIMIT, Status.BREAKDOWN)
-    feasible = best.residuals.feasibility[0] <= SOLVED
-    return best._replace(status=answer.status if known else Status.NOT_STATIONARY if feasible else Status.NOT_FEASIBLE)
+    why = why_unsolved(np.array([answer.status]), best.residuals.feasibility, best.residuals.worst)
+    return best._replace(status=Status(why[0]))
 
 
 def _judged(program: SparseProgram, u: Array, y: Array) -> _Judged:
@@ -268,21 +265,18 @@ def _judged(program: SparseProgram, u: Array, y: Array) -> _Judged:
         length = np.sqrt(np.asarray(program.rows.power(2).sum(1)).ravel())
         length = np.concatenate([np.ones(program.offset), np.where(length > 0, length, 1.0)])
         force = max(abs(program.q).max(initial=0.0), program.P.diagonal().max(initial=0.0) * extent) or 1.0
-        values = program.values(u)
-        above, below = (program.high - values) / (length * extent), (values - program.low) / (length * extent)
-        pull = y * length / force
-        toward, slack = np.where(pull > 0, above, below), np.minimum(above, below)
-        parts = (
-            abs(program.slope(u, y)).max(initial=0.0) / force,
-            -slack.min(initial=0.0),
-            np.minimum(abs(pull), abs(toward)).max(initial=0.0),
+        residuals = scaled(
+            program.slope(u, y)[None],
+            program.values(u)[None],
+            (program.low, program.high),
+            y[None],
+            length,
+            np.array([[extent]]),
+            np.array([[force]]),
         )
-    worst = max(map(float, parts)) if not np.isnan(parts).any() else np.inf
-    measured = dict(zip(("stationarity", "feasibility", "complementarity"), map(np.atleast_1d, parts), strict=True))
-    residuals = Residuals(
-        slack=slack[None], pull=pull[None], at_high=(above <= below)[None], worst=np.array([worst]), **measured
-    )
-    high = np.where(abs(pull) > abs(slack), pull > 0, above <= below)
+    residuals = residuals._replace(worst=np.where(np.isnan(residuals.worst), np.inf, residuals.worst))
+    slack, pull, at_high = (part[0] for part in (residuals.slack, residuals.pull, residuals.at_high))
+    high = np.where(abs(pull) > abs(slack), pull > 0, at_high)
     return _Judged(u, y, residuals, residuals.active[0] * np.where(high, 1, -1))
 
 

@@ -125,6 +125,17 @@ def random_programs(cones, n, batch=3, quadratic=True, seed=0):
     return Known(pattern, *(torch.as_tensor(t) for t in (values, q, A.reshape(batch, -1), b, x, s, z)))
 
 
+def square():
+    """Return ``min x_0`` on a square with sides b: x_1 is free."""
+    pattern = al.ConePattern(2, al.Cones(0, 4), [], [], [0, 1, 2, 3], [0, 1, 0, 1])
+
+    def data(b):
+        q = torch.tensor([1.0, 0.0], dtype=torch.float64)
+        return torch.zeros(0, dtype=torch.float64), q, torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64), b
+
+    return al.ConeProgram("(4)->(2)", pattern, data)
+
+
 CURVED = {
     "linear": (al.Cones(3, 10), 8),
     "second-order": (al.Cones(2, 3, (4, 3)), 8),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ._faces import Faces
+from ._factor import ACCURATE, WIDTH
 from ._matrices import A_product, A_pulled, P_product
 from ._pattern import Array, ConePattern
 from ._system import MISSED, Steps, decided
@@ -22,10 +23,6 @@ NULL = 1e-8
 """Eigenvalues below this count as zero."""
 GROWTH = 1e6
 """A solution larger than its right-hand side by more than this makes a matrix suspect of being singular."""
-WIDTH = 8
-"""Number of null vectors that are looked for at first."""
-ACCURATE = 1e-13
-"""Residual over right-hand side at which refinement ends."""
 ROUNDS = 8
 """Rounds of refinement, at most."""
 

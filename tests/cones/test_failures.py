@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cone_programs import RawClarabel
+from cone_programs import RawClarabel, square
 
 import argminlayer as al
 
@@ -118,14 +118,7 @@ def test_numbers_that_are_not_finite_are_named():
 
 
 def test_a_solution_that_is_not_isolated_has_no_derivative_unless_a_policy_says_so():
-    # minimise x_0 on the square: x_1 is free
-    pattern = al.ConePattern(2, al.Cones(0, 4), [], [], [0, 1, 2, 3], [0, 1, 0, 1])
-
-    def data(b):
-        q = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        return torch.zeros(0, dtype=torch.float64), q, torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64), b
-
-    problem = al.ConeProgram("(4)->(2)", pattern, data)
+    problem = square()
     b = torch.ones(4, dtype=torch.float64).requires_grad_()
     value = al.argmin(problem, b, solver=SOLVER)
     (gradient,) = torch.autograd.grad(value[0], b, retain_graph=True)
@@ -158,6 +151,30 @@ def test_weakly_active_rows_follow_the_policy(policy, slope):
     (gradient,) = torch.autograd.grad(value.sum(), c)
     assert gradient.item() == pytest.approx(slope, abs=1e-9)
     assert al.solve(problem, c, solver=SOLVER).certificate.weakly_active == 1
+
+
+def test_cone_programs_are_checked_as_other_problems_are():
+    r, low = torch.tensor(2.0).double(), torch.tensor([-9.0, -9.0, 0.5, -9.0]).double()
+    report = al.check(ball(), Q, r, low, solver=SOLVER)
+    assert report.ok, str(report)
+    gradients = [result.name for result in report.results if result.name.startswith("gradient")]
+    assert gradients == [f"gradient in parameter {i} ({name!r})" for i, name in enumerate(("q", "r", "low"))]
+    report = al.check(ball(), Q[:2], r, torch.tensor([-9.0, 5.0]).double(), solver=SOLVER)
+    assert not report.ok
+    assert "FAIL  KKT residuals" in str(report)
+    assert "INFEASIBLE" in str(report)
+
+
+def test_a_wrong_derivative_of_the_data_of_a_cone_program_is_found():
+    right = halfline()
+
+    def wrong(c):
+        P, q, A, b = right.data(c)
+        return P, q, A, b + c.detach() * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+
+    problem = al.ConeProgram("(1)->(1)", right.pattern, wrong)
+    report = al.check(problem, torch.ones(1, dtype=torch.float64), solver=SOLVER)
+    assert [r.name for r in report.results if not r.ok] == ["gradient in parameter 0"]
 
 
 def test_wrong_calls_are_explained():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cone_programs import CURVED, RawClarabel, isolated
+from cone_programs import CURVED, RawClarabel, isolated, square
 
 import argminlayer as al
 from argminlayer.cones import _programs
@@ -42,13 +42,7 @@ def test_sparse_and_dense_systems_agree(cones, n, monkeypatch):
 
 @pytest.mark.usefixtures("always_sparse")
 def test_a_sparse_solution_that_is_not_isolated_has_the_derivative_that_is_determined():
-    pattern = al.ConePattern(2, al.Cones(0, 4), [], [], [0, 1, 2, 3], [0, 1, 0, 1])
-
-    def data(b):
-        q = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        return torch.zeros(0, dtype=torch.float64), q, torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64), b
-
-    problem = al.ConeProgram("(4)->(2)", pattern, data)
+    problem = square()
     b = torch.ones(4, dtype=torch.float64).requires_grad_()
     value = al.argmin(problem, b, solver=FINE)
     (gradient,) = torch.autograd.grad(value[0], b, retain_graph=True)

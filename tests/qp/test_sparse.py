@@ -1,5 +1,9 @@
 """Sparse programs: small ones as dense ones, large ones without a dense matrix, and their gradients in the pattern."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
 from quadratic_programs import dense, gradients, randn, solve, weights, worst
@@ -134,3 +138,31 @@ def test_second_derivatives_of_large_sparse_programs_are_refused_rather_than_wro
     (first,) = torch.autograd.grad(value.square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+@dataclass(frozen=True)
+class Numberless(al.AbstractQuadraticSolver):
+    """Answers every program with NaN, and claims success."""
+
+    name: ClassVar[str] = "test.numberless"
+    takes_sparse: ClassVar[float] = 1.0
+
+    def available(self):
+        return al.Availability(True)
+
+    def suits(self, form):
+        return 1.0
+
+    def solve_quadratic(self, form):
+        raise AssertionError("the program is sparse")
+
+    def solve_sparse(self, program):
+        value, multipliers = (np.full(size, np.nan) for size in (program.size, len(program.low)))
+        return al.SparseAnswer(value, multipliers, al.Status.SOLVED, "done")
+
+
+def test_sparse_answers_that_are_no_numbers_are_a_breakdown_as_dense_ones_are():
+    with pytest.raises(al.SolveFailed, match="BREAKDOWN") as caught:
+        solve(sparse(banded()), solver=Numberless())
+    assert caught.value.solution.status == al.Status.BREAKDOWN
+    assert solve(sparse(banded()), solver=Numberless(), throw=False).isnan().all()
