@@ -61,6 +61,8 @@ class ProjectKernel(al.AbstractDirectSolver):
             return "does not run inside torch.func transforms"
         if any(p.dtype != x.dtype for p in parameters) or not x.is_floating_point():
             return "needs floats of one dtype"
+        if any(p.device != x.device for p in parameters):
+            return f"needs all parameters on {x.device}"
         if x.shape[-1] == 0:
             return "needs points with entries"
         if "rule" not in structure.data:
@@ -80,13 +82,9 @@ class ProjectKernel(al.AbstractDirectSolver):
         if least >= 0:
             return nearest
         left = (state == -1.0).flatten().nonzero().flatten()
-        own = (t if t.numel() == t.shape[-1] else t.expand(*lead, n).reshape(-1, n)[left] for t in w)
-        part = structure.data["rule"].project(
-            x.reshape(-1, n)[left],
-            r.reshape(()) if r.numel() == 1 else r.expand(lead).reshape(-1)[left],
-            *own,
-            throw=throw,
-        )
+        own = [r.reshape(()) if r.numel() == 1 else r.expand(lead).reshape(-1)[left]]
+        own += [t.reshape(n) if t.numel() == n else t.expand(*lead, n).reshape(-1, n)[left] for t in w]
+        part = structure.data["rule"].project(x.reshape(-1, n)[left], *own, throw=throw)
         return nearest.reshape(-1, n).index_copy(0, left, part).reshape(nearest.shape)
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
@@ -118,7 +116,7 @@ class _Project(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, float]:
         lead, n, least = x.shape[:-1], x.shape[-1], 1.0
         rows = x.reshape(-1, n).contiguous()
-        y, state = rows, torch.empty(len(rows), device=x.device)
+        y, state = torch.empty_like(rows), torch.empty(len(rows), device=x.device)
         if len(rows):
             y, state = launches.project(data, rows, _column(r, lead), _rowwise(w, lead))
             if throw or _may_leave(data):

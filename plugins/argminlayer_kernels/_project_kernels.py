@@ -113,10 +113,10 @@ def scale(
     if (PASS == WHOLE) | (PASS == 2):
         inside = size * divisor < r if BALL else size != size
         length = tl.where(top > 0, size, 1.0)
-        unit = tl.where(top > 0, scaled / length, 1.0 / tl.sqrt(n * (r * 0.0 + 1.0)))
+        y = tl.where(top > 0, scaled * (r / length), r / tl.sqrt(n * (r * 0.0 + 1.0)))
         ratio = tl.where(top > 0, tl.minimum((r / divisor) / length, 1.0 / TINY), 0.0)
         state = state_of(tl.where(inside, 0.0, tl.maximum(ratio, TINY)), bad, r)
-        store_row(tl.where(inside, x, unit * r), state, y_ptr, state_ptr, row, at, n)
+        store_row(tl.where(inside, x, y), state, y_ptr, state_ptr, row, at, n)
 
 
 @triton.jit

@@ -24,7 +24,7 @@ def place(n, BLOCK: tl.constexpr, PASS: tl.constexpr):
     if PASS == WHOLE:
         return row, 0, 1, at
     else:
-        parts = tl.cdiv(n, BLOCK).to(tl.int64)
+        parts = tl.cdiv(n.to(tl.int64), BLOCK)
         part = row % parts
         return row // parts, part, parts, part * BLOCK + at
 

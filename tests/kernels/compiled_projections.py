@@ -1,11 +1,6 @@
-"""Compile the kernels of projections for a GPU that need not be there; print each with the size of its code.
+"""Compile the kernels of projections for a GPU that need not be there; print each with the size of its code."""
 
-Run without TRITON_INTERPRET. With ``--all`` it compiles every specialisation, which takes minutes.
-"""
-
-import itertools
 import math
-import sys
 
 import torch
 import triton
@@ -19,7 +14,7 @@ from argminlayer_kernels import _pull_kernels as pulls
 
 TARGET = GPUTarget("cuda", 90, 32)
 WEIGHTS = {"WEIGHTED": True}
-FEW = (
+CASES = (
     (kernels.threshold, "bf16", {"SIGNED": True, "BALL": True, **WEIGHTS, "WIDE": tl.float64, "PASS": -1}),
     (kernels.threshold, "fp16", {"SIGNED": False, "BALL": False, "WEIGHTED": False, "PASS": 2}),
     (kernels.scale, "fp32", {"BALL": False, "PASS": -1}),
@@ -33,33 +28,9 @@ FEW = (
 )
 
 
-def every():
-    """Yield every specialisation of every kernel, for a few p."""
-    both = (False, True)
-    for kind, weighted in itertools.product(("bf16", "fp16", "fp32", "fp64"), both):
-        for ball, index in itertools.product(both, range(-1, 7)):
-            given = {"WEIGHTED": weighted, "BALL": ball, "PASS": index}
-            wides = [tl.float64] if kind == "fp64" or weighted else [tl.float32, tl.float64]
-            for p, wide in itertools.product((1.1, 1.5, 2.0, 3.0), wides):
-                yield powers.power, kind, {**given, "P": p, "WIDE": wide}
-            for signed in both if index < 4 and not (weighted or ball) else (True,) if index < 4 else ():
-                yield kernels.threshold, kind, {**given, "SIGNED": signed, "WIDE": tl.float64 if weighted else wides[0]}
-            if index < 3:
-                yield kernels.clip, kind, given
-            if index < 3 and not weighted:
-                yield kernels.scale, kind, {"BALL": ball, "PASS": index}
-        for mask, index in itertools.product(both, range(-1, 3)):
-            for p in (1.0, 1.5, 2.0, 3.0) if index < 3 else ():
-                yield pulls.pull_smooth, kind, {"P": p, "MASK": mask, "WEIGHTED": weighted, "PASS": index}
-            if index < 2:
-                yield pulls.pull_clip, kind, {"MASK": mask, "WEIGHTED": weighted, "PASS": index}
-    for p in (1.1, 1.5, 3.0):
-        yield powers.settle, "fp32", {"P": p}
-
-
-def compiled(kernel, points, given, warps=8, block=2048):
+def compiled(kernel, points, given):
     """Return a kernel compiled for rows of a type."""
-    given = {"WIDE": tl.float64 if points == "fp64" else tl.float32, "BLOCK": block, **given}
+    given = {"WIDE": tl.float64 if points == "fp64" else tl.float32, "BLOCK": 2048, **given}
     limits = torch.finfo(torch.float64 if given["WIDE"] == tl.float64 else torch.float32)
     given |= {"EPS": limits.eps, "LIMIT": 0.9 * math.log2(limits.max), "TINY": limits.tiny}
     wide = "fp64" if given["WIDE"] == tl.float64 else "fp32"
@@ -75,12 +46,12 @@ def compiled(kernel, points, given, warps=8, block=2048):
     signature = {name: argument(name) for name in kernel.arg_names}
     constants = {name: value for name, value in given.items() if name in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    return triton.compile(source, target=TARGET, options={"num_warps": warps})
+    return triton.compile(source, target=TARGET, options={"num_warps": 8})
 
 
 def main():
     """Compile."""
-    for kernel, points, given in every() if "--all" in sys.argv else FEW:
+    for kernel, points, given in CASES:
         size = len(compiled(kernel, points, given).asm["cubin"])
         print(f"{kernel.__name__} of {points} with {given}: {size} bytes")
 

@@ -74,6 +74,8 @@ def failures():
     yield from special_cases()
     longest, _project_launches.LONGEST = _project_launches.LONGEST, 4
     yield from disagreements(split_cases())
+    for p in (1.0, 2.0):
+        yield from bad_rows(p)
     _project_launches.LONGEST = longest
 
 
@@ -89,11 +91,17 @@ def disagreements(examples):
 
 
 def special_cases():
-    """Yield what disagrees on scales, the centre, second derivatives, empty batches and bad rows."""
+    """Yield what disagrees in double precision, more dimensions, the implicit form, scales, and at the edges."""
     for p in (1.01, 1.1, 60.0):
         fast, exact = both(p, "sphere", points(13, torch.float32)[:4], torch.tensor(1.3))
         if not torch.allclose(fast[0], exact[0], atol=1e-6):
             yield f"{p}: in double precision"
+    x = points(6, torch.float64).unflatten(0, (5, 1))
+    shared = torch.tensor(1.3, dtype=torch.float64)
+    for radius, w in ((shared, weights_like(x, shared=True)), (shared.expand(5, 1), weights_like(x, shared=False))):
+        fast, exact = both(1.5, "sphere", x, radius, weights=w)
+        if not all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(fast, exact, strict=True)):
+            yield "more dimensions, some rows inside"
     for p, kind in itertools.product((1.0, 2.0, math.inf), ("sphere", "ball")):
         fast, exact = both(p, kind, points(13, torch.float64), torch.tensor(1.3, dtype=torch.float64), "implicit")
         if not all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(fast, exact, strict=True)):
@@ -104,30 +112,43 @@ def special_cases():
         if not torch.allclose(fast[0] / scale, exact[0] / scale, atol=1e-5):
             yield f"{p}: scale {scale}"
     for p in (1.0, 1.5, 2.0, 3.0, math.inf):
-        zero = torch.zeros(2, 5, requires_grad=True)
-        y = LpProjection(p)(zero, solver="kernels.project")
-        if not torch.allclose(y, LpProjection(p)(zero, solver="projection.exact")):
-            yield f"{p}: the centre"
-        if not torch.autograd.grad(y.sum(), zero)[0].isfinite().all():
-            yield f"{p}: gradient at the centre"
-        empty = LpProjection(p)(torch.zeros(0, 5), solver="kernels.project")
-        if empty.shape != (0, 5):
-            yield f"{p}: empty batch"
-        layer = LpProjection(p, 0.5, solver="kernels.project")
-        x = points(6, torch.float64)[:2].requires_grad_()
-        if not torch.autograd.gradgradcheck(layer, (x,), raise_exception=False):
-            yield f"{p}: second derivatives"
-        bad = points(6, torch.float32)
-        bad[1, 2] = math.nan
+        yield from edges(p)
+        yield from bad_rows(p)
+
+
+def edges(p):
+    """Yield what disagrees at the centre, in second derivatives, and for empty batches."""
+    zero = torch.zeros(2, 5, requires_grad=True)
+    y = LpProjection(p)(zero, solver="kernels.project")
+    if not torch.allclose(y, LpProjection(p)(zero, solver="projection.exact")):
+        yield f"{p}: the centre"
+    if not torch.autograd.grad(y.sum(), zero)[0].isfinite().all():
+        yield f"{p}: gradient at the centre"
+    empty = LpProjection(p)(torch.zeros(0, 5), solver="kernels.project")
+    if empty.shape != (0, 5):
+        yield f"{p}: empty batch"
+    layer = LpProjection(p, 0.5, solver="kernels.project")
+    x = points(6, torch.float64)[:2].requires_grad_()
+    if not torch.autograd.gradgradcheck(layer, (x,), raise_exception=False):
+        yield f"{p}: second derivatives"
+
+
+def bad_rows(p):
+    """Yield where rows, radii or weights that cannot be used are not reported, or harm others."""
+    x, radius = points(6, torch.float32), torch.full((5,), 0.3)
+    w = weights_like(x, shared=False)
+    x[1, 2], x[2, 5], radius[3], w[4, 0] = math.nan, math.inf, -1.0, 0.0
+    for layer, given in ((LpProjection(p), (x, radius)), (LpProjection(p, weights=w), (x, radius, w))):
         try:
-            layer(bad)
+            layer(*given, solver="kernels.project")
             yield f"{p}: a bad row is not reported"
         except al.ProblemError as error:
             if "row 1" not in str(error):
                 yield f"{p}: {error}"
         layer.throw = False
-        if not torch.allclose(layer(bad)[0], layer(bad[:1])[0], atol=1e-6):
-            yield f"{p}: a bad row harms others"
+        fast, exact = (layer(*given, solver=solver) for solver in ("kernels.project", "projection.exact"))
+        if not torch.allclose(fast, exact, atol=1e-6, equal_nan=True):
+            yield f"{p}: a bad row harms others, or is not one"
 
 
 if __name__ == "__main__":

@@ -58,10 +58,11 @@ def test_what_has_no_kernel_is_refused_with_a_reason(monkeypatch, structure, n, 
     assert reason in found
 
 
-def test_mixed_dtypes_and_integers_are_refused(monkeypatch):
+def test_mixed_dtypes_or_devices_and_integers_are_refused(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     problem = LpProjection(2).problem
     for x, r in itertools.permutations([torch.ones(3), torch.ones((), dtype=torch.float64)]):
         assert refusal(problem, x, r) == "needs floats of one dtype"
     integers = torch.ones(3, dtype=torch.int64)
     assert refusal(problem, integers, integers[0]) == "needs floats of one dtype"
+    assert refusal(problem, torch.ones(3), torch.ones((), device="meta")) == "needs all parameters on cpu"
