@@ -79,6 +79,9 @@ class HalfSpaceSet(AbstractComposed):
     def nearest(self, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return x moved along the normal."""
         a, b = parameters
+        scale = a.detach().abs().amax(-1)  # squares must neither overflow nor vanish
+        scale = torch.where(scale > 0, scale, 1.0)
+        a, b = a / scale.unsqueeze(-1), b / scale
         length = a.square().sum(-1)
         excess = (a * x).sum(-1) - b
         step = torch.where(excess >= 0, excess, 0.0) / torch.where(length > 0, length, 1.0)

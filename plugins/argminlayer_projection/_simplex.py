@@ -91,11 +91,16 @@ class CappedSimplexSet(AbstractClosedForm):
         good = wide.isfinite().all(-1) & ((r >= 0) & (r <= c * x.shape[-1])).squeeze(-1)
         why = f"the points must be finite, and 0 <= radius <= {x.shape[-1]} times the cap"
 
-        def missing(t: Tensor) -> Tensor:
-            return r - torch.minimum((wide - t).clamp_min(0.0), c).sum(-1, keepdim=True)
+        # the threshold is at most a cap below the entry that ceil(r / c) caps reach: relative to it no digit is lost
+        rank = (r / c).nan_to_num().ceil().clamp(1, x.shape[-1]).long() - 1
+        descending = wide.sort(-1, descending=True).values
+        below = wide - descending.gather(-1, rank.expand(*wide.shape[:-1], 1))
 
-        t = root(missing, wide.amin(-1, keepdim=True) - c, wide.amax(-1, keepdim=True))
-        y = torch.minimum((wide - t).clamp_min(0.0), c)
+        def missing(t: Tensor) -> Tensor:
+            return r - torch.minimum((below - t).clamp_min(0.0), c).sum(-1, keepdim=True)
+
+        t = root(missing, (-c).expand_as(below[..., :1]), torch.zeros_like(below[..., :1]))
+        y = torch.minimum((below - t).clamp_min(0.0), c)
         inner = (y > 0) & (y < c)
         spread = (y.sum(-1, keepdim=True) - r) / inner.sum(-1, keepdim=True).clamp_min(1)
         y = torch.minimum((y - spread * inner).clamp_min(0.0), c)

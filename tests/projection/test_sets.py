@@ -247,3 +247,17 @@ def test_sets_of_other_plugins_are_refused():
 def test_integers_go_the_ordinary_way():
     y = al.argmin(SimplexProjection().problem, torch.tensor([2, 0, 0]), torch.tensor(1.0))
     assert y.tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_the_length_of_a_normal_does_not_matter(scale):
+    x, normal, offset = randn(4, 3), randn(3, seed=1), scalar(0.3)
+    y = HalfSpaceProjection(scale * normal, scale * offset)(x)
+    torch.testing.assert_close(y, HalfSpaceProjection(normal, offset)(x), rtol=1e-12, atol=1e-14)
+
+
+def test_entries_far_beyond_the_cap_share_the_radius_as_if_they_were_near():
+    x = torch.tensor([[1e30, 1e30, -1e30, 0], [1e30, 1e20, 0, 0], [0, 3e30, 2e30, 1e30]], dtype=F64)
+    expected = torch.tensor([[0.6, 0.6, 0, 0], [1, 0.2, 0, 0], [0, 1, 0.2, 0]], dtype=F64)
+    torch.testing.assert_close(CappedSimplexProjection(1.2, 1.0)(x), expected)
+    assert CappedSimplexProjection(1e-6)(torch.tensor([1e30])) == 1e-6
