@@ -8,17 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._pools import wide
+
 LONGEST = 8192
 """Entries in float32 of a row that is kept on the chip, half as many in float64; longer ones are split."""
 PART = 4096
 """Entries of a longer row that one program has."""
 SINGLE = (1.2, 50.0)
 """Between these a general p without weights is solved in float32; beyond them its rounding is magnified."""
-
-
-def working(dtype: torch.dtype) -> torch.dtype:
-    """Return the precision to compute in: that of the rows, but float32 for shorter floats."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def project(data: dict[str, Any], x: Tensor, r: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -36,8 +33,8 @@ def project(data: dict[str, Any], x: Tensor, r: Tensor, w: Tensor | None) -> tup
     p, ball, simplex = data.get("p", 1.0), data.get("kind") == "ball", data["set"] == "simplex"
     general = not (p == 1 or math.isinf(p) or (p == 2 and w is None))
     precise = (w is not None and not math.isinf(p)) or (general and not SINGLE[0] <= p <= SINGLE[1])
-    rows = _Rows.of(x, torch.float64 if precise else working(x.dtype))
-    y, state = torch.empty_like(x), torch.empty(len(x), dtype=working(x.dtype), device=x.device)
+    rows = _Rows.of(x, torch.float64 if precise else wide(x))
+    y, state = torch.empty_like(x), torch.empty(len(x), dtype=wide(x), device=x.device)
     given = {"x_ptr": x, "y_ptr": y, "state_ptr": state, **rows.column(r), "BALL": ball}
     if general:
         limits = torch.finfo(rows.dtype)
@@ -68,7 +65,7 @@ def pull(
     """
     from . import _pull_kernels as kernels
 
-    p, rows = data.get("p", 1.0), _Rows.of(y, working(y.dtype))
+    p, rows = data.get("p", 1.0), _Rows.of(y, wide(y))
     gx, gr = torch.empty_like(y), torch.empty(len(y), dtype=rows.dtype, device=y.device)
     gw = None if w is None else torch.empty_like(y)
     given = {"g_ptr": g, "y_ptr": y, **rows.column(r), **rows.weights(w, y), "MASK": data.get("plateau") != "implicit"}
