@@ -17,7 +17,7 @@ from ._start import default_starts
 SOLVE_TOLERANCE = 1e-6
 """Scaled residual that a solver's answer may have, after refinement."""
 RUNAWAY = 1e12
-"""A point further out than this, or an objective this far below its start, is on its way to minus infinity."""
+"""A point further out than this, or an objective this far below its size at the start, is on its way to infinity."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
 
     Several starts of the caller's are all tried, and the best certified solution wins. Without any, the default starts
     follow each other on the instances left unsolved; so do the further solvers of an automatic choice. An instance
-    without a feasible point is given up after a second start. The names of all solvers that were tried are in
+    of which two starts found no feasible point is given up. The names of all solvers that were tried are in
     ``Found.solver``.
 
     Args:
@@ -52,14 +52,16 @@ def search(bound: BoundProblem, choice: Choice, starts: list[Tensor] | None) -> 
     for other in [] if starts is None else starts[1:]:
         best = _merge(bound, best, _attempt(bound, first, other), torch.arange(bound.batch, device=other.device))
     rescues = [(first, begin) for begin in begins[1:]] if starts is None else []
-    for turn, (solver, begin) in enumerate([*rescues, *((solver, begins[0]) for solver in others)]):
-        twice = turn > 0 or solver is not first
-        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & twice)
+    denials = (best.status == Status.INFEASIBLE).int()
+    for solver, begin in [*rescues, *((solver, begins[0]) for solver in others)]:
+        hopeless = (best.status == Status.UNBOUNDED) | ((best.status == Status.INFEASIBLE) & (denials > 1))
         left = ((best.status != Status.SOLVED) & ~hopeless).nonzero()[:, 0]
         if len(left) == 0:
             break
         if solver.supports(bound.select(left)) is None:
-            best = _merge(bound, best, _attempt(bound.select(left), solver, begin[left]), left)
+            trial = _attempt(bound.select(left), solver, begin[left])
+            denials[left] += trial.status == Status.INFEASIBLE
+            best = _merge(bound, best, trial, left)
     return best
 
 
@@ -169,16 +171,21 @@ def _explain_failures(bound: BoundProblem, start: Tensor, point: KKTPoint, statu
     if not bool(failed.any()):
         return status
     infeasible = failed & ~(point.certificate.feasibility <= SOLVE_TOLERANCE) & locally_infeasible(bound, point.z)
-    drop = bound.objective(start) - bound.objective(point.z)
-    runaway = (point.z.abs().amax(-1) > RUNAWAY) | (drop > RUNAWAY)
+    begun = bound.objective(start)
+    fallen = begun - bound.objective(point.z) > RUNAWAY * (1.0 + begun.abs())
+    runaway = (point.z.abs().amax(-1) > RUNAWAY) | fallen
     status = torch.where(failed & runaway & ~infeasible, int(Status.UNBOUNDED), status)
     return torch.where(infeasible | (bound.lower > bound.upper).any(-1), int(Status.INFEASIBLE), status)
 
 
 def _merge(bound: BoundProblem, best: Found, trial: Found, index: Tensor) -> Found:
-    """Take the instances of ``trial``, which are ``index`` of the batch, that are solved and better."""
-    solved, was = trial.status == Status.SOLVED, best.status[index] == Status.SOLVED
-    wins = solved & (~was | (trial.objective < best.objective[index]))
+    """Take the instances of ``trial``, which are ``index`` of the batch, that are solved and better.
+
+    Taken are also points that meet the constraints where it was said that none can.
+    """
+    solved, before = trial.status == Status.SOLVED, best.status[index]
+    wins = solved & ((before != Status.SOLVED) | (trial.objective < best.objective[index]))
+    wins |= (before == Status.INFEASIBLE) & (trial.point.certificate.feasibility <= SOLVE_TOLERANCE)
     names = best.solver if trial.solver in best.solver.split(", ") else f"{best.solver}, {trial.solver}"
     if not bool(wins.any()):
         return replace(best, solver=names)

@@ -49,6 +49,32 @@ def test_infeasible_instances_raise_with_the_solution_of_the_others() -> None:
     assert torch.allclose(caught.value.solution.value[1], values(2.0, 2.5), atol=1e-9)
 
 
+def tiny_sphere(u: Tensor, x: Tensor) -> Tensor:
+    return torch.exp(50.0 * u).sum() + 0.5 * (100.0 * u - x).square().sum()
+
+
+def test_constraints_that_another_start_meets_are_not_called_infeasible() -> None:
+    """At zero, the first start, nothing says in which direction the sphere is."""
+    x = torch.linspace(-1.0, 1.5, 2, dtype=torch.float64)
+    problem = al.Problem(tiny_sphere, "(n)->(n)", equality=lambda u, x: 1e4 * (u @ u) - 1.0)
+    solution = al.solve(problem, x, solver="scipy.slsqp")
+    assert float(solution.value.norm()) == pytest.approx(0.01)
+    kinked = al.Problem(
+        lambda u, x: (u - x).square().sum() + u.abs().sum(), "(n)->(n)", equality=lambda u, x: u @ u - 1.0
+    )
+    failed = al.solve(kinked, values(0.3, 0.0, -0.2), solver="scipy.slsqp", throw=False)
+    assert al.Status(int(failed.status)) is al.Status.NOT_STATIONARY
+    assert failed.iterate is not None
+    assert float(failed.iterate.norm()) == pytest.approx(1.0)
+
+
+def test_an_objective_that_falls_from_a_huge_value_is_not_unbounded() -> None:
+    problem = al.Problem(lambda u, x: torch.exp(u).sum() + (u - x).abs().sum(), "(n)->(n)")
+    x = values(-3.0, 1.0)
+    solution = al.solve(problem, x, solver="scipy.lbfgs", start=torch.tensor(40.0), throw=False)
+    assert al.Status(int(solution.status)) is not al.Status.UNBOUNDED
+
+
 def test_unbounded_instances_fail_alone() -> None:
     problem = al.Problem(lambda u, x: x * u.square().sum() + u.sum(), "()->(2)")
     x = values(1.0, -1.0, 2.0, 0.0).requires_grad_()
