@@ -1,11 +1,6 @@
-"""Kernels of projections, interpreted on the processor: they agree with the exact solver in value and gradient."""
+"""What the kernels of projections refuse."""
 
-import importlib.util
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,26 +8,6 @@ import torch
 import argminlayer as al
 from argminlayer_kernels import ProjectKernel
 from argminlayer_projection import LpProjection
-
-SCRIPT = Path(__file__).with_name("interpreted_projections.py")
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-
-
-@needs_triton
-def test_interpreted_kernels_agree_with_the_exact_solver():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "0 failures" in result.stdout
-
-
-@needs_triton
-def test_kernels_compile_for_a_gpu_that_is_not_there():
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    script = SCRIPT.with_name("compiled_projections.py")
-    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(" bytes") == 10
 
 
 def refusal(problem, *parameters):
