@@ -29,7 +29,7 @@ class AbstractComposed(AbstractSet):
     def project(self, x: Tensor, *parameters: Tensor, throw: bool = True) -> Tensor:
         """Return the nearest points, differentiable; see :class:`AbstractSet`."""
         y, good = self.nearest(x.double(), *(p.double() for p in parameters))
-        finite = y.detach().isfinite().flatten(y.ndim - self.core).all(-1)
+        finite = (x.detach().isfinite() & y.detach().isfinite()).flatten(y.ndim - self.core).all(-1)
         return checked(y, good & finite, throw, self.why).to(x.dtype)
 
 

@@ -74,7 +74,7 @@ def onto_linf(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> 
         limit = (r if w is None else r / w).to(x.dtype)
         torch.maximum(torch.minimum(x, limit, out=y), -limit, out=y)
     if ball:
-        return _state(y.sum(-1, keepdim=True), y, r, w)
+        return _state(x.sum(-1, keepdim=True), x, r, w)
     high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
     largest = torch.maximum(high, -low)
     state = _state(largest, x, r, w)

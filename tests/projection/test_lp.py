@@ -397,15 +397,15 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         LpProjection(2, **arguments)
 
 
-@pytest.mark.parametrize(("p", "bad"), list(itertools.product(PS, (math.nan, math.inf))))
-def test_a_row_that_is_not_finite_is_named_or_lost_alone(p, bad):
+@pytest.mark.parametrize(("p", "kind", "bad"), list(itertools.product(PS, KINDS, (math.nan, math.inf, -math.inf))))
+def test_a_row_that_is_not_finite_is_named_or_lost_alone(p, kind, bad):
     x = randn(3, 4)
     x[1, 2] = bad
-    if not (math.isinf(p) and math.isinf(bad)):
-        with pytest.raises(al.ProblemError, match="row 1 of the points to project"):
-            LpProjection(p)(x)
-    y = LpProjection(p, throw=False)(x)
-    assert torch.equal(y[[0, 2]], LpProjection(p)(x[[0, 2]]))
+    with pytest.raises(al.ProblemError, match="row 1 of the points to project"):
+        LpProjection(p, 1.0, kind)(x)
+    y = LpProjection(p, 1.0, kind, throw=False)(x)
+    assert y[1].isnan().all()
+    assert torch.equal(y[[0, 2]], LpProjection(p, 1.0, kind)(x[[0, 2]]))
 
 
 def test_radii_and_weights_out_of_range_are_named():

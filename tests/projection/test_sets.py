@@ -99,11 +99,12 @@ def test_layers_copy_pickle_and_keep_the_dtype(name):
     torch.testing.assert_close(y.double(), layer(x.double()), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @every_set
-def test_an_instance_that_is_not_finite_is_reported_and_harms_no_other(name):
+def test_an_instance_that_is_not_finite_is_reported_and_harms_no_other(name, bad):
     layer, shape = CASES[name]
     x = randn(*shape)
-    x[1].flatten()[0] = math.nan
+    x[1].flatten()[0] = bad
     with pytest.raises(al.ProblemError, match="finite"):
         layer(x)
     quiet = copy.deepcopy(layer)
