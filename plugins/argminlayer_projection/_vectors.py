@@ -32,7 +32,8 @@ class LpProjection(AbstractProjection):
         dim: the dimension of a point's entries; all others are the batch.
         weights: positive, (n,) or one row per instance; None for all one. For p = 2 the set is an ellipsoid.
         plateau: ``"mask"``, the derivative of the projection, or ``"implicit"``, without the mask of Gould et al.,
-            table 1: entries on a plateau of the norm (p = 1 and infinity) are not held there.
+            table 1: entries on a plateau of the norm (p = 1 and infinity) are not held there; other solvers than the
+            exact one give the former for both.
         solver: as for :class:`argminlayer.ArgminLayer`.
         throw: raise on points that are not finite; otherwise they become NaN.
 

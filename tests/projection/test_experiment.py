@@ -76,6 +76,14 @@ def test_average_precision_is_that_of_scikit_learn():
     assert found.tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 100.0])
+def test_images_of_equal_probability_are_ranked_together_whatever_their_order(spread):
+    labels = torch.arange(30) // 10  # sorted by class, as images of a folder are
+    probability = (spread * torch.randn(30, 3, generator=torch.Generator().manual_seed(2)).round()).double().softmax(-1)
+    expected = [average_precision_score((labels == c).numpy(), probability[:, c].numpy()) for c in range(3)]
+    torch.testing.assert_close(average_precision(probability, labels), torch.tensor(expected, dtype=torch.float64))
+
+
 def test_accuracy_and_calibration_are_what_they_say():
     scores = torch.tensor([[4.0, 0, 0, 0, 0, 0], [4.0, 1, 0, 0, 0, 0], [0, 3, 2, 1, 0.5, 0.2], [0, 1, 2, 3, 4, 5]])
     labels = torch.tensor([0, 1, 2, 0])

@@ -55,11 +55,16 @@ def measure(scores: Tensor, labels: Tensor) -> Metrics:
 
 
 def average_precision(probability: Tensor, labels: Tensor) -> Tensor:
-    """Return the average precision of each class that occurs, from probabilities (images, classes)."""
-    order = probability.argsort(dim=0, descending=True, stable=True)
+    """Return the average precision of each class that occurs, from probabilities (images, classes).
+
+    Images of equal probability are retrieved together, so that their order says nothing.
+    """
+    ranked, order = probability.sort(dim=0, descending=True)
     relevant = (labels[order] == torch.arange(probability.shape[1], device=labels.device)).double()
-    ranks = torch.arange(1, len(labels) + 1, device=labels.device)[:, None]
-    precision = relevant.cumsum(0) / ranks
+    ranks = torch.arange(len(labels), device=labels.device)[:, None].expand_as(order)
+    tied = torch.nn.functional.pad(ranked[1:] == ranked[:-1], (0, 0, 0, 1))
+    last = ranks.masked_fill(tied, len(labels)).flip(0).cummin(0).values.flip(0)
+    precision = relevant.cumsum(0).gather(0, last) / (last + 1)
     count = relevant.sum(0)
     return (precision * relevant).sum(0)[count > 0] / count[count > 0]
 
