@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._rows import own
 
-PART = 4096
+PART = 256
 """Entries whose squares are summed in their own precision."""
 
 
@@ -34,7 +34,7 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Te
 def _length(x: Tensor) -> Tensor:
     """Return the lengths of rows, (b, 1), of long ones from those of their parts, so that rounding does not add up."""
     parts = x.shape[1] // PART
-    if parts < 2:
+    if parts < 3:
         length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return length
     whole: Tensor = torch.linalg.vector_norm(x[:, : parts * PART].unflatten(1, (parts, PART)), dim=-1)

@@ -371,6 +371,12 @@ def test_long_rows_are_as_precise_as_short_ones(p):
     assert abs(float(nearest.norm(y[0].numpy(), p)) - 2.0) < 2e-6
 
 
+@pytest.mark.parametrize("n", [1000, 5000, 8191])
+def test_rounding_does_not_add_up_over_equal_entries(n):
+    y = LpProjection(2)(torch.full((2, n), 1e4))
+    assert (y.double().norm(dim=-1) - 1).abs().max() <= 3 * torch.finfo(torch.float32).eps
+
+
 # Bad input.
 
 
