@@ -17,35 +17,39 @@ LENGTHS = (1.0, 0.5, 0.1)
 """Parts of a Newton step that are tried until one reduces the residual."""
 
 
-def refine(programs: Programs, point: Measured) -> Measured:
+def refine(programs: Programs, point: Measured) -> tuple[Measured, AnySystem | None]:
     """Improve points whose residual is not tight, by steps that each reduce it.
+
+    Returns the points, and the KKT systems from shortly before if the last steps concerned all of them.
 
     With ``v = s - gamma z`` a solution is a root of ``P x + q + A'(Pi(v) - v) / gamma`` and ``A x + Pi(v) - b``.
 
     Reference: Qi and Sun, *A nonsmooth version of Newton's method*, 1993; Ali, Wong and Kolter, *A semismooth Newton
     method for fast, generic convex programming*, 2017.
     """
+    system = None
     for _ in range(ROUNDS):
         open_ = ((point.worst > TIGHT) & point.worst.isfinite()).nonzero()[:, 0]
         if not len(open_):
             break
         whole = len(open_) == len(point.worst)
         part, here = (programs, point) if whole else (programs.select(open_), point.select(open_))
-        there = _descended(part, here)
+        there, last = _descended(part, here)
+        system = last if whole else None
         point = there if whole else point.merged(open_, there)
         if not bool((there.worst < 0.5 * here.worst).any()):
             break
-    return point
+    return point, system
 
 
-def _descended(programs: Programs, point: Measured) -> Measured:
+def _descended(programs: Programs, point: Measured) -> tuple[Measured, AnySystem]:
     """Take steps with one factorisation while they gain enough."""
     system = programs.matrices.system(point.faces(programs.cones), point.gamma, weak_active=True)
     for _ in range(CHORDS):
         before, point = point.worst, _stepped(programs, point, system)
         if bool((point.worst <= TIGHT).all()) or not bool((point.worst <= GAIN * before).any()):
             break
-    return point
+    return point, system
 
 
 def _stepped(programs: Programs, point: Measured, system: AnySystem) -> Measured:

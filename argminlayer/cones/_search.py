@@ -153,7 +153,7 @@ def _apart(form: ConeForm, finite: Array, chain: tuple[AbstractConeSolver, ...],
 def _attempt(
     form: ConeForm, programs: Programs, solver: AbstractConeSolver, start: ConeAnswer | None = None
 ) -> ConeFound:
-    answer, point = _asked(form, programs, solver, start)
+    answer, point, near = _asked(form, programs, solver, start)
     failed = ~(point.worst <= SOLVED).numpy()
     status = np.zeros(form.batch, dtype=np.int64)
     ask = functools.partial(_ask, solver)
@@ -162,20 +162,21 @@ def _attempt(
         status = _explained(form, programs, answer, status, ask)
     system = None
     if not (form.pattern.cones.is_linear or failed.all()):
-        system = programs.matrices.system(point.faces(programs.cones), point.gamma, weak_active=True)
-        said, point = settled(form, programs, point, system, ask)
+        if near is None:
+            near = system = programs.matrices.system(point.faces(programs.cones), point.gamma, weak_active=True)
+        said, point = settled(form, programs, point, near, ask)
         status = np.where(failed, status, said)
     return ConeFound(programs, point, status, answer.iterations, answer.messages, solver.name, system=system)
 
 
 def _asked(
     form: ConeForm, programs: Programs, solver: AbstractConeSolver, start: ConeAnswer | None = None
-) -> tuple[ConeAnswer, Measured]:
-    """Return what a solver answers, and the points that refinement makes of it."""
+) -> tuple[ConeAnswer, Measured, AnySystem | None]:
+    """Return what a solver answers, what refinement makes of it, and KKT systems near there if they are at hand."""
     answer = _called(form, solver, start)
     x, s, z = (torch.from_numpy(np.ascontiguousarray(part)) for part in answer[:3])
     gamma = units(s, z, 1.0 + largest(x), programs.force(programs.matrices.P_times(x)))
-    return answer, refine(programs, measure(programs, x, s - gamma[:, None] * z, gamma, s))
+    return answer, *refine(programs, measure(programs, x, s - gamma[:, None] * z, gamma, s))
 
 
 def _called(form: ConeForm, solver: AbstractConeSolver, start: ConeAnswer | None) -> ConeAnswer:
@@ -190,7 +191,7 @@ def _ask(solver: AbstractConeSolver, other: ConeForm) -> tuple[Tensor, Tensor]:
     able = [s for s in (solver, *cone_family(AUTO)) if not (missing(s) or s.refuses(other))]
     if not able:
         return torch.zeros(other.batch, other.pattern.size), torch.zeros(other.batch, other.pattern.cones.rows)
-    point = _asked(other, programs_of(other), able[0])[1]
+    _, point, _ = _asked(other, programs_of(other), able[0])
     return point.x, point.z
 
 

@@ -47,39 +47,37 @@ def settled(form: ConeForm, programs: Programs, point: Measured, system: AnySyst
         form: the programs.
         programs: the same as tensors.
         point: the points.
-        system: the KKT systems there.
+        system: the KKT systems there, or where the last steps to them were taken.
         ask: solves other programs; returns x and z.
     """
-    suspected = _suspected(programs, point, system)
-    step = suspected[0]
-    worst = torch.maximum(point.worst, largest(step) / (1.0 + largest(point.x)))
-    status = torch.where((step != 0).any(1), int(Status.NOT_STATIONARY), int(Status.SOLVED))
-    for direction in suspected:
-        index = ((status != Status.UNBOUNDED) & (direction != 0).any(1)).nonzero()[:, 0]
+    status, worst = torch.zeros(form.batch, dtype=torch.int64), point.worst.clone()
+    near = point.worst <= SOLVED
+    amiss = near & _amiss(programs, point)
+    step = system.solve(-point.slope[..., None], -point.gap[..., None]).a[..., 0]
+    length = largest(step) / (1.0 + largest(point.x))
+    far = near & (length > FAR)
+    if bool(far.any()):
+        far &= amiss | _falls(programs, point, step)
+        status[far], worst[far] = int(Status.NOT_STATIONARY), length[far]
+    for some, direction in ((far, step), _downhill(programs, point, system, near), (amiss, point.x)):
+        index = (some & (status != Status.UNBOUNDED)).nonzero()[:, 0]
         if len(index):
             part, here, d = programs.select(index), point.select(index), _sized(direction[index])
             nearest, _ = ask(level_form(form.select(index.numpy()), d.numpy()))
             better = _falls(part, here, nearest) | _crosses(part, here.faces(part.cones), nearest) | _amiss(part, here)
-            proved = better & (largest(nearest) >= LEFT) & _is_level(part, nearest)
-            status[index[proved]] = int(Status.UNBOUNDED)
-            worst[index[proved]] = torch.inf
+            proved = index[better & (largest(nearest) >= LEFT) & _is_level(part, nearest)]
+            status[proved], worst[proved] = int(Status.UNBOUNDED), torch.inf
     return status.numpy(), replace(point, worst=worst)
 
 
-def _suspected(programs: Programs, point: Measured, system: AnySystem) -> tuple[Tensor, ...]:
-    """Return directions to better points, (batch, n): Newton steps, downhill in what looks like freedom, and away.
-
-    They are zero where they promise nothing; Newton steps also where they are short.
-    """
-    step = system.solve(-point.slope[..., None], -point.gap[..., None]).a[..., 0]
+def _downhill(programs: Programs, point: Measured, system: AnySystem, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where what double precision takes for freedom leads to better points, (batch,), and how, (batch, n)."""
+    free = near & (system.freedom > 0)
+    if not bool(free.any()):
+        return free, point.x
     null, _ = system.null
     down = -(null @ (null.mT @ _sized(point.slope)[..., None]))[..., 0]
-    near, free, amiss = point.worst <= SOLVED, system.freedom > 0, _amiss(programs, point)
-    far = (largest(step) > FAR * (1.0 + largest(point.x))) & (amiss | _falls(programs, point, step))
-    free &= _falls(programs, point, down) | _crosses(programs, system.faces, down)
-    return tuple(
-        torch.where((near & some)[:, None], d, 0.0) for some, d in ((far, step), (free, down), (amiss, point.x))
-    )
+    return free & (_falls(programs, point, down) | _crosses(programs, system.faces, down)), down
 
 
 def _amiss(programs: Programs, point: Measured) -> Tensor:
