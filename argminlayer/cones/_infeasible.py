@@ -117,14 +117,16 @@ def _recession_form(form: ConeForm, linear: Array, level: Array) -> ConeForm:
     pattern, cones = form.pattern, form.pattern.cones
     n, diagonal = pattern.size, np.arange(pattern.size)
     off = pattern.P_rows != pattern.P_columns
+    # rows without entries are none: a back end may crash on them
+    used, place = np.unique(np.concatenate([pattern.P_rows, pattern.P_columns[off]]), return_inverse=True)
     columns = diagonal[: level.shape[1]]
-    more = n + bool(len(columns))
+    more = len(used) + bool(len(columns))
     wider = ConePattern(
         n,
         replace(cones, zero=cones.zero + more),
         diagonal,
         diagonal,
-        np.concatenate([pattern.P_rows, pattern.P_columns[off], 0 * columns + n, pattern.A_rows + more]),
+        np.concatenate([place, 0 * columns + len(used), pattern.A_rows + more]),
         np.concatenate([pattern.P_columns, pattern.P_rows[off], columns, pattern.A_columns]),
     )
     parts = (form.P, form.P[:, off], level, form.A)

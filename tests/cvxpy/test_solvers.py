@@ -186,3 +186,14 @@ def test_solvers_that_are_not_there_say_what_to_install():
         assert solver.called("x") is None
         if not solver.available():
             assert "needs the package" in solver.available().reason or "not installed" in solver.available().reason
+
+
+def test_proofs_have_no_rows_without_entries_on_which_a_back_end_may_crash():
+    pytest.importorskip("ecos")
+    x, weight = cp.Variable(), cp.Parameter(nonneg=True)
+    layer = al.ArgminLayer(
+        cp.Problem(cp.Minimize(-weight * cp.power(x, 0.1))), parameters=[weight], variables=[x], throw=False
+    )
+    one = torch.ones((), dtype=torch.float64)
+    assert al.solve(layer.problem, one, solver="cvxpy.ecos", throw=False).status != al.Status.SOLVED
+    assert al.solve(layer.problem, one, solver="cvxpy.clarabel", throw=False).status == al.Status.UNBOUNDED
