@@ -76,7 +76,8 @@ class PoolKernel(al.AbstractDirectSolver):
 
     def direct(self, structure: al.Structure, parameters: tuple[Tensor, ...], throw: bool) -> Tensor:
         """Return the pooled values; see :class:`argminlayer.AbstractDirectSolver`."""
-        pooled: Tensor = structure.data["rule"].pool(structure, parameters, throw, KERNELS)
+        with torch.cuda.device_of(parameters[0]):  # on which Triton launches
+            pooled: Tensor = structure.data["rule"].pool(structure, parameters, throw, KERNELS)
         return pooled
 
     def solve(self, problem: al.BoundProblem, start: Tensor) -> al.Candidate:
