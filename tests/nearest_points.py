@@ -11,7 +11,7 @@ def simplex(x, r):
     """Return the point of {u >= 0, sum u = r} nearest to x, by sorting."""
     x, r = np.asarray(x, LD), LD(r)
     descending = np.sort(x)[::-1]
-    threshold = max((descending[: k + 1].sum() - r) / (k + 1) for k in range(len(x)))
+    threshold = ((np.cumsum(descending) - r) / np.arange(1, len(x) + 1)).max()
     return np.maximum(x - threshold, 0)
 
 

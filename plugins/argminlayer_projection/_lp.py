@@ -67,7 +67,7 @@ class LpSet(AbstractClosedForm):
         dtype = working(x.dtype)
         weights = rowwise(parameters[1], lead, dtype) if self.weighted else None
         y, state = by_rows(self._kernel, throw, flat(x), column(r, lead, dtype), weights, parts=self._parts)
-        return y.reshape(x.shape), state.reshape((*lead, 1))
+        return (y, state) if len(lead) == 1 else (y.reshape(x.shape), state.reshape((*lead, 1)))
 
     @functools.cached_property
     def _parts(self) -> int:

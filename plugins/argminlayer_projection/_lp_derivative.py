@@ -200,14 +200,13 @@ def pull_l2(
     dtype = working(out.dtype)
     wide_g, wide_y = g.to(dtype), y.to(dtype)
     bar = out if out.dtype == dtype else torch.empty_like(wide_g)
-    radius = r.clamp_min(torch.finfo(dtype).tiny)
-    if float(radius.min()) < torch.finfo(dtype).tiny ** 0.4:  # beside which cotangents may be too large
-        wide_y, radius = wide_y / radius, torch.ones_like(radius)
-    beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True) / radius
+    if float(r if r.numel() == 1 else r.min()) < torch.finfo(dtype).tiny ** 0.4:  # cotangents may be too large for it
+        wide_y, r = wide_y / r.clamp_min(torch.finfo(dtype).tiny), torch.ones_like(r)
+    beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True).div_(r)
     if not bool(state.all()):
         free = state == 0
         beta, state = beta.masked_fill(free, 0.0), state.masked_fill(free, 1.0)
-    torch.addcmul(wide_g, wide_y, beta / -radius, out=bar).mul_(state)
+    torch.addcmul(wide_g, wide_y, beta / r, value=-1.0, out=bar).mul_(state)
     if bar is not out:
         out.copy_(bar)
     return (beta.to(out.dtype) if wanted[1] else None,)

@@ -23,7 +23,8 @@ def onto_l2(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, ball: bool) -> Te
     torch.mul(x, ratio.clamp_max(1.0) if ball else ratio, out=y)
     state = ratio.masked_fill(size < r, 0.0) if ball else ratio
     low, high = limits.tiny**0.4, limits.max**0.4  # their ratios and squares neither overflow nor lose digits
-    if all(low < t < high for t in (*extremes(size), *extremes(r))):
+    (shortest, longest), (least, most) = extremes(size), extremes(r)
+    if low < shortest and longest < high and low < least and most < high:
         return state
     doubtful = ~((size > low) & (size < high) & (r > low) & (r < high))
     rows = doubtful.flatten().nonzero().flatten()

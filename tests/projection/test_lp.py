@@ -358,10 +358,21 @@ def test_layers_are_values_and_nodes():
     assert "p=1.0" in repr(layer)
 
 
-def test_rows_that_defeat_newton_are_sorted():
-    x = 0.5 ** torch.arange(0, 200, dtype=F64) * 1e6 + torch.linspace(0, 1e-3, 200, dtype=F64)
-    y = LpProjection(1, 1.9e6, "sphere")(x)
-    reference = torch.tensor(np.array(nearest.sphere(x.numpy(), 1.9e6, 1), dtype=np.float64))
+@pytest.mark.parametrize("n", [256, 500, 4096, 8209, 12000])  # chunks of 32, 25, 64, none, 60
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 500.0, 5e3])
+def test_rows_of_few_and_of_many_remaining_entries_agree_with_sorting_in_extended_precision(n, radius):
+    x = torch.stack([randn(n), randn(n, seed=1).sort().values, randn(n, seed=2).round(), 1e4 + randn(n, seed=3)])
+    reference = np.array([nearest.simplex(row, radius) for row in x.numpy()], dtype=np.float64)
+    torch.testing.assert_close(SimplexProjection(radius)(x), torch.tensor(reference), rtol=1e-12, atol=1e-12 * radius)
+    reference = np.array([nearest.sphere(row, radius, 1) for row in x.numpy()], dtype=np.float64)
+    torch.testing.assert_close(LpProjection(1, radius)(x), torch.tensor(reference), rtol=1e-12, atol=1e-12 * radius)
+
+
+def test_rows_that_defeat_newton_are_sorted(monkeypatch):
+    monkeypatch.setattr("argminlayer_projection._threshold.STEPS", 1)
+    x = 0.5 ** torch.arange(0, 200, dtype=F64).repeat(45) * 1e6 + torch.linspace(0, 1e-3, 9000, dtype=F64)
+    y = LpProjection(1, 8e7, "sphere")(x)
+    reference = torch.tensor(np.array(nearest.sphere(x.numpy(), 8e7, 1), dtype=np.float64))
     torch.testing.assert_close(y, reference, rtol=1e-12, atol=1e-8)
 
 
