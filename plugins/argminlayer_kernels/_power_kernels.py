@@ -29,8 +29,8 @@ UNKNOWNS = tl.constexpr(5)
 def correction(force, square, e, d, nu, positive, P: tl.constexpr, LIMIT: tl.constexpr):
     """Return the Newton step of d at the present nu and how d follows log2 nu, and the sums over the row's entries.
 
-    The sums are of the weight ``nu w v^p`` of an entry, of its first-order change, of its error, of how it follows
-    log2 nu; and the largest step.
+    The sums are of the weight ``nu w v^p`` of an entry, of its first-order change, of its squared error, of how it
+    follows log2 nu; and the largest step.
     """
     q = tl.exp2(tl.minimum(tl.maximum(force + (2.0 - P) * d + nu, -LIMIT), LIMIT))
     both = q + e
@@ -46,7 +46,7 @@ def correction(force, square, e, d, nu, positive, P: tl.constexpr, LIMIT: tl.con
         moves,
         tl.sum(weight, 0),
         gain,
-        tl.sum(weight * tl.abs(step), 0),
+        tl.sum(weight * step * step, 0),
         tl.sum(weight * moves, 0),
         tl.max(step, 0),
     )
@@ -62,7 +62,7 @@ def advance(mass, gain, rough, by_nu, furthest, nu, low, high, P: tl.constexpr):
     """
     K: tl.constexpr = (P - 1.0) / P
     excess = tl.log2(tl.maximum(mass + LN2 * gain, 0.5 * mass) * tl.exp2(-nu))
-    error = P * rough / mass
+    error = P * tl.sqrt(rough / mass)
     if P > 2:  # entries whose q is far too large have no weight yet
         error = tl.maximum(error, P * furthest)
     settled = error < (0.3 if P > 1.1 else 3.0 * (P - 1.0))
@@ -83,8 +83,10 @@ def advance(mass, gain, rough, by_nu, furthest, nu, low, high, P: tl.constexpr):
 
 
 @triton.jit
-def bounded(d, force, nu, P: tl.constexpr, LIMIT: tl.constexpr):
-    """Return d inside the range of the exponent and, near p = 1, above a bound that the tangent may miss by far."""
+def bounded(d, force, e, nu, P: tl.constexpr, LIMIT: tl.constexpr):
+    """Return d inside the range of the exponent and, for small p, above bounds that the tangent may miss by far."""
+    if P < 2:
+        d = tl.maximum(d, tl.log2(e))
     if P < 1.2:
         d = tl.maximum(d, (force + nu) / (P - 1.0))
     return tl.minimum(tl.maximum(d, -LIMIT), LIMIT)
@@ -155,7 +157,7 @@ def power(
         while (error >= 0.5 * EPS**0.5) & (steps < STEPS):
             step, moves, mass, gain, rough, by_nu, furthest = correction(force, square, e, d, nu, positive, P, LIMIT)
             moved, low, high, error = advance(mass, gain, rough, by_nu, furthest, nu, low, high, P)
-            d = bounded(d + step + moves * (moved - nu), force, moved, P, LIMIT)
+            d = bounded(d + step + moves * (moved - nu), force, e, moved, P, LIMIT)
             nu = moved
             steps += 1
     if PASS > 3:
@@ -163,7 +165,7 @@ def power(
         begun = move == move
         nu = tl.where(begun, tl.load(row_ptr + row * UNKNOWNS), nu)
         kept = entries(d_ptr, row * n, at, n, WIDE) + entries(moves_ptr, row * n, at, n, WIDE) * move
-        d = tl.where(begun, bounded(kept, force, nu, P, LIMIT), d)
+        d = tl.where(begun, bounded(kept, force, e, nu, P, LIMIT), d)
     if PASS == 4:
         step, moves, mass, gain, rough, by_nu, furthest = correction(force, square, e, d, nu, positive, P, LIMIT)
         total(mass, sums_ptr, row, 5, part, parts, 4, PASS)

@@ -73,7 +73,7 @@ class LpSet(AbstractClosedForm):
     def _parts(self) -> int:
         """In how many blocks at least rows are worked through, by the temporaries of the kernel."""
         if self.weighted or self.p not in (1, 2, math.inf):
-            return PARTS if self.p in (1, math.inf) else 3 * PARTS
+            return PARTS if self.p in (1, math.inf) else 4 * PARTS
         return 1
 
     @functools.cached_property

@@ -58,12 +58,14 @@ def onto_power(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None, p: float, ball
     return torch.where(good, (~inside | (not ball)).to(x.dtype), torch.nan)
 
 
-def log2(x: Tensor) -> Tensor:
+def log2(x: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the logarithm to base 2; NumPy's is four times as fast as torch's on the processor."""
+    out = torch.empty_like(x) if out is None else out
     if x.device.type != "cpu":
-        return x.log2()
+        return torch.log2(x, out=out)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return torch.from_numpy(np.log2(x.numpy()))
+        np.log2(x.numpy(), out=out.numpy())
+    return out
 
 
 def _log2_size(v: Tensor, w: Tensor, p: float) -> Tensor:
@@ -81,13 +83,13 @@ def _from_outside(c: Tensor, log_c: Tensor, w: Tensor, e: Tensor, p: float) -> T
 
     Args:
         c: the radial projections, (b, n).
-        log_c: their logarithms.
+        log_c: their logarithms, overwritten.
         w: logarithms of the weights, broadcast to c.
         e: radius over norm, (b, 1).
         p: above 1.
     """
-    force, square = (log_c * (p - 2.0)).add_(w), c.square()
     nu = torch.log2((1.0 - e).clamp_min(1e-20)) + _log2_size(log_c - w, w, p / (p - 1.0))  # exact for e = 0
+    force, square = log_c.mul_(p - 2.0).add_(w), c.square()
     d = torch.maximum(torch.div(force + nu.to(c.dtype), p - 1.0), torch.log2(e).clamp_min(LOWEST).to(c.dtype))
     if c.dtype == torch.float64:
         coarse, nu = _newton(force.float(), square.float(), e, d.float(), nu, p, COARSE, COARSE_STEPS)
@@ -119,20 +121,21 @@ def _newton(
     one = torch.ones((), dtype=d.dtype, device=d.device)
     least = torch.log2(own_e).clamp_min_(-limit)
     low, high = torch.full_like(nu, -math.inf), torch.full_like(nu, math.inf)
+    share, weight, step, slope, product = (torch.empty_like(d) for _ in range(5))
     for _ in range(steps):
-        q = torch.add(force, d, alpha=2.0 - p).add_(nu.to(d.dtype)).clamp_max_(limit).exp2_()
-        both = q + own_e
-        share = q.div_(both)
-        missing = log2(both).sub_(d)
-        weight = torch.div(share, both, out=both).mul_(square)  # nu w v^p of v = c / (e + q)
-        slope = torch.add(one, share, alpha=p - 2.0)
-        moves, product = share.div_(slope), torch.mul(weight, missing)
-        step, twice = torch.div(missing, slope, out=missing), 2.0 * _sum(product)
+        q = torch.add(force, d, alpha=2.0 - p, out=share).add_(nu.to(d.dtype)).clamp_max_(limit).exp2_()
+        both = torch.add(q, own_e, out=weight)
+        log2(both, out=step).sub_(d)
+        torch.add(one, share.div_(both), alpha=p - 2.0, out=slope)
+        step.div_(slope)
+        torch.div(share, both, out=weight).mul_(square)  # nu w v^p of v = c / (e + q)
+        moves = share.div_(slope)
         mass, by_nu = _sum(weight), _sum(torch.mul(weight, moves, out=product))
-        gains = torch.mul(weight, step, out=product)
-        total = torch.log2((mass + LN2 * (twice - p * _sum(gains))).clamp_min_(0.5 * mass)) - nu
-        doubt = p**2 * torch.linalg.vecdot(gains, step).unsqueeze(-1).double() / mass  # of total, to second order
-        error = p * _sum(gains.abs_()) / mass
+        gains = weight.mul_(step)
+        sums = mass + LN2 * (2.0 * _sum(torch.mul(gains, slope, out=product)) - p * _sum(gains))
+        total = torch.log2(torch.maximum(sums, 0.5 * mass)) - nu
+        doubt = p**2 * _sum(torch.mul(gains, step, out=product)) / mass  # of total, to second order
+        error = doubt.sqrt()
         if p > 2:  # entries whose q is far too large have no weight yet
             error = torch.maximum(error, p * step.amax(-1, keepdim=True).double())
         settled = error < 0.3 * min(1.0, 10.0 * (p - 1.0))  # towards p = 1 the force hardly depends on v

@@ -124,6 +124,15 @@ def test_a_p_near_one_or_large_is_solved_to_the_last_bits(p):
     torch.testing.assert_close(short, expected(x.float().double(), 1.0, p, "sphere"), rtol=0, atol=2e-7)
 
 
+@pytest.mark.parametrize(("p", "depth"), [(1.001, 0.999), (1.001, 0.9), (1.02, 0.9), (1.02, 0.5)])
+def test_points_near_the_surface_are_solved_to_the_last_bits_for_p_near_one(p, depth):
+    x = randn(3, 200, seed=15)
+    radius = torch.tensor([depth * float(nearest.norm(row, p)) for row in x.numpy()], dtype=F64)
+    reference = torch.stack([expected(row[None], float(r), p, "sphere")[0] for row, r in zip(x, radius, strict=True)])
+    error = (LpProjection(p, radius)(x) - reference).abs().amax(-1) / x.abs().amax(-1)
+    assert float(error.max()) < 1e-14
+
+
 @pytest.mark.parametrize(
     ("p", "expected"),  # by bisection with 50 digits
     [
