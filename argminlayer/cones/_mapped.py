@@ -6,7 +6,7 @@ What is mapped is folded into the leading batch of the arguments. Derivatives th
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,8 +54,8 @@ class Foldable(abc.ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class _Pull(Foldable):
-    """The vector-Jacobian product of a function: arguments and cotangents to gradients of those that are floats."""
+class _Derivative(Foldable):
+    """A derivative of a function in those of its arguments that are floats."""
 
     function: Foldable
     floats: tuple[bool, ...]
@@ -63,6 +63,22 @@ class _Pull(Foldable):
     @property
     def batch(self) -> int:
         return self.function.batch
+
+    @property
+    def separate(self) -> bool:
+        return True
+
+    @property
+    def moving(self) -> tuple[bool, ...]:
+        """Which arguments that are floats are shared by the batch."""
+        return tuple(s for s, is_float in zip(self.function.shared, self.floats, strict=True) if is_float)
+
+    def widened(self, size: int, shared: tuple[bool, ...]) -> "_Derivative":
+        return replace(self, function=self.function.widened(size, shared[: len(self.floats)]))
+
+
+class _Pull(_Derivative):
+    """The vector-Jacobian product of a function: arguments and cotangents to gradients of those that are floats."""
 
     @property
     def shared(self) -> tuple[bool, ...]:
@@ -70,11 +86,7 @@ class _Pull(Foldable):
 
     @property
     def results(self) -> tuple[bool, ...]:
-        return tuple(s for s, is_float in zip(self.function.shared, self.floats, strict=True) if is_float)
-
-    @property
-    def separate(self) -> bool:
-        return True
+        return self.moving
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         arguments, cotangents = tensors[: len(self.floats)], tensors[len(self.floats) :]
@@ -82,37 +94,21 @@ class _Pull(Foldable):
         gradients: tuple[Tensor, ...] = pull(cotangents)
         return gradients
 
-    def widened(self, size: int, shared: tuple[bool, ...]) -> "_Pull":
-        return _Pull(self.function.widened(size, shared[: len(self.floats)]), self.floats)
-
     def unfolded(self, results: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
         apart = super().unfolded(results, size)
         return tuple(g.sum(1) if shared else g for g, shared in zip(apart, self.results, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class _Push(Foldable):
+class _Push(_Derivative):
     """The Jacobian-vector product of a function: arguments, and tangents of those that are floats, to tangents."""
-
-    function: Foldable
-    floats: tuple[bool, ...]
-
-    @property
-    def batch(self) -> int:
-        return self.function.batch
 
     @property
     def shared(self) -> tuple[bool, ...]:
-        flags = self.function.shared
-        return flags + tuple(s for s, is_float in zip(flags, self.floats, strict=True) if is_float)
+        return self.function.shared + self.moving
 
     @property
     def results(self) -> tuple[bool, ...]:
         return self.function.results
-
-    @property
-    def separate(self) -> bool:
-        return True
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         tensors = tuple(t.contiguous() for t in tensors)  # forward mode refuses tensors that are expanded
@@ -121,9 +117,6 @@ class _Push(Foldable):
             _in_floats(self.function, arguments), floats_of(arguments), tangents
         )[1]
         return pushed
-
-    def widened(self, size: int, shared: tuple[bool, ...]) -> "_Push":
-        return _Push(self.function.widened(size, shared[: len(self.floats)]), self.floats)
 
     def unfolded(self, results: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
         return self.function.unfolded(results, size)

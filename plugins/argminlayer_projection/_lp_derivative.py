@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._rows import PARTS, own, slices, working
+from ._rows import PARTS, extremes, own, slices, working
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def pull_l2(
     dtype = working(out.dtype)
     wide_g, wide_y = g.to(dtype), y.to(dtype)
     bar = out if out.dtype == dtype else torch.empty_like(wide_g)
-    if float(r if r.numel() == 1 else r.min()) < torch.finfo(dtype).tiny ** 0.4:  # cotangents may be too large for it
+    if extremes(r)[0] < torch.finfo(dtype).tiny ** 0.4:  # cotangents may be too large for it
         wide_y, r = wide_y / r.clamp_min(torch.finfo(dtype).tiny), torch.ones_like(r)
     beta = torch.mul(wide_g, wide_y, out=bar).sum(-1, keepdim=True).div_(r)
     if not bool(state.all()):
@@ -226,7 +226,7 @@ def pull_power(
         free = state[rows] == 0
         if bool(free.any()):
             bar[free.flatten()], beta = wide_g[free.flatten()], beta.masked_fill(free, 0.0)
-        if not math.isfinite(float((bar.sum(-1, keepdim=True) + beta).sum())) or float(radius.min()) == 0.0:
+        if not math.isfinite(float((bar.sum(-1, keepdim=True) + beta).sum())) or extremes(radius)[0] == 0.0:
             at = smooth(p, wide_y, state[rows], wide_x, radius, None, True)
             bar, beta = pull_smooth(wide_g, at)
             beta = beta.unsqueeze(-1)

@@ -67,6 +67,15 @@ def own(parameter: Parameter, rows: slice | Tensor) -> Parameter:
     return parameter if parameter is None or parameter.shape[0] == 1 else parameter[rows]
 
 
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Return the least and the largest of some numbers."""
+    if values.numel() == 1:
+        only = float(values)
+        return only, only
+    least, largest = torch.aminmax(values)
+    return float(least), float(largest)
+
+
 def by_rows(
     kernel: Kernel, throw: bool, x: Tensor, r: Tensor, w: Tensor | None = None, *, parts: int = 1
 ) -> tuple[Tensor, Tensor]:

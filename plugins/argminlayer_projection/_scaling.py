@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._rows import own
+from ._rows import extremes, own
 
 PART = 256
 """Entries whose squares are summed in their own precision."""
@@ -99,15 +99,6 @@ def nearest_limit(limit: Tensor, a: Tensor) -> Tensor:
     spare = limit - a
     lost = (limit - spare) - a  # exact, by Dekker's fast sum
     return torch.where(spare == spare.amin(-1, keepdim=True), lost, torch.inf).argmin(-1)
-
-
-def extremes(values: Tensor) -> tuple[float, float]:
-    """Return the least and the largest of some numbers."""
-    if values.numel() == 1:
-        only = float(values)
-        return only, only
-    least, largest = torch.aminmax(values)
-    return float(least), float(largest)
 
 
 def _state(summary: Tensor, entries: Tensor, r: Tensor, w: Tensor | None) -> Tensor:

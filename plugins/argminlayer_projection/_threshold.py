@@ -21,7 +21,7 @@ def onto_simplex(x: Tensor, y: Tensor, r: Tensor, w: Tensor | None) -> Tensor:
     """Project rows onto ``{u >= 0, sum u = r}``; the state is the number of positive entries, but at least one."""
     del w
     state = _onto_few(x, y, r, signed=False)
-    state = _blockwise(_block_onto_simplex, x, y, r) if state is None else state
+    state = _blockwise(_soft_threshold, x, y, r) if state is None else state
     if not bool(x.sum(-1).isfinite().all()):  # -inf is below every threshold
         state = torch.where(x.isfinite().all(-1, keepdim=True), state, torch.nan)
     return state
@@ -74,7 +74,7 @@ def _candidates(x: Tensor, r: Tensor, signed: bool, length: int) -> tuple[Tensor
         largest = torch.maximum(largest, chunks.amin(-1).neg_())
     top = largest.view(-1, parts).amax(-1, keepdim=True)
     relative = largest.view(-1, parts).sub_(top)
-    least = _sorted_threshold(relative, r, torch.empty_like(relative))
+    least = _sorted_threshold(relative, r)
     hit = _where(relative >= least)
     if 2 * len(hit) > len(chunks):
         return None
@@ -102,10 +102,6 @@ def _blockwise(block: Callable[..., Tensor], x: Tensor, y: Tensor, r: Tensor) ->
     blocks = tuple(slices(x, PARTS))
     scratch = (torch.empty_like(x[blocks[0]]), torch.empty_like(x[blocks[0]]))
     return torch.cat([block(x[i], y[i], own(r, i), (scratch[0][: len(x[i])], scratch[1][: len(x[i])])) for i in blocks])
-
-
-def _block_onto_simplex(x: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
-    return _soft_threshold(x, y, r, scratch)
 
 
 def _block_onto_l1(x: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tensor], ball: bool) -> Tensor:
@@ -140,7 +136,8 @@ def _soft_threshold(a: Tensor, y: Tensor, r: Tensor, scratch: tuple[Tensor, Tens
     else:
         t = _newton_threshold(below, r, y, positive)
     count = torch.gt(torch.sub(below, t, out=y).clamp_min_(0.0), 0.0, out=positive).sum(-1, keepdim=True)
-    total = _parts(y)[0].sum(1).double().sum(-1, keepdim=True) + _parts(y)[1].sum(-1, keepdim=True)
+    whole, rest = _parts(y)
+    total = whole.sum(1).double().sum(-1, keepdim=True) + rest.sum(-1, keepdim=True)
     y.addcmul_(positive, ((r - total) / count.clamp_min_(1.0)).to(y.dtype)).clamp_min_(0.0)
     count = torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
     return torch.where(total.isfinite() & (r >= 0), count, torch.nan)
@@ -154,10 +151,10 @@ def _newton_threshold(below: Tensor, r: Tensor, y: Tensor, positive: Tensor) -> 
 
     Reference: Michelot 1986; Condat, *Fast projection onto the simplex and the l1 ball*, 2016, sec. 2.
     """
-    mean = below.mean(-1, keepdim=True)  # of huge entries it may overflow, and then bounds nothing
-    bound = torch.where(mean.isinf(), -torch.inf, mean - r / below.shape[1])
-    largest = _largest_of_parts(below)
-    t, count = torch.maximum(_sorted_threshold(largest, r, torch.empty_like(largest)), bound), None
+    bound = (
+        below.mean(-1, keepdim=True) - r / below.shape[1]
+    )  # of huge entries it overflows to -inf, and bounds nothing
+    t, count = torch.maximum(_sorted_threshold(_largest_of_parts(below), r), bound), None
     for _ in range(STEPS):
         torch.sub(below, t, out=y).clamp_min_(0.0)
         before, count = count, torch.gt(y, 0.0, out=positive).sum(-1, keepdim=True).clamp_min_(1.0)
@@ -181,7 +178,7 @@ def _largest_of_parts(a: Tensor) -> Tensor:
     return torch.cat([largest, rest.amax(-1, keepdim=True)], dim=1) if rest.shape[1] else largest
 
 
-def _sorted_threshold(a: Tensor, r: Tensor, scratch: Tensor) -> Tensor:
+def _sorted_threshold(a: Tensor, r: Tensor, scratch: Tensor | None = None) -> Tensor:
     """Return the threshold by sorting, ``max_k (sum of the k largest - r) / k`` (Held, Wolfe and Crowder 1974)."""
     falling = torch.neg(a, out=scratch)
     if a.device.type == "cpu":  # NumPy sorts floats twenty times as fast as torch
